@@ -1,0 +1,109 @@
+"""Optimizers with PyTorch's update rules, in Jittor.
+
+Jittor's own SGD applies dampening at the first step, its Adam does not correct epsilon for bias and
+counts backward calls as steps, its AdamW has no default weight decay, and all take whatever
+`parameters()` lists: running statistics too. `trainable` lists what torch's would.
+"""
+from __future__ import annotations
+
+import math
+
+import jittor as jt
+
+from .layers import constant
+
+
+def trainable(module: jt.nn.Module) -> dict[str, jt.Var]:
+    """Name -> parameter, in order of definition, without buffers such as running statistics."""
+    return {name: var for name, var in module.named_parameters()
+            if not name.endswith(("running_mean", "running_var"))}
+
+
+class _Optimizer(jt.optim.Optimizer):
+    """Common part: state per parameter, and the step count that a rule may need.
+
+    Args:
+        params: list of parameters, or of groups {"params": [...], option: value}.
+        lr: learning rate; may be changed between steps through the attribute `lr`.
+        **options: the rule's other options, which a group may override.
+    """
+    state: tuple[str, ...] = ()
+
+    def __init__(self, params, lr, **options):
+        super().__init__(list(params), lr)
+        self.options = options
+        self.steps = 0
+        for group in self.param_groups:
+            for name in self.state:
+                group[name] = [jt.zeros(p.shape, p.dtype).stop_grad() for p in group["params"]]
+
+    def step(self, loss=None, retain_graph=False):
+        """One update; with `loss` given, its gradients are computed first."""
+        self.pre_step(loss, retain_graph)
+        self.steps += 1
+        for group in self.param_groups:
+            options = {name: group.get(name, value) for name, value in self.options.items()}
+            options["lr"] = group.get("lr", self.lr)
+            states = [group[name] for name in self.state]
+            for p, g, *state in zip(group["params"], group["grads"], *states):
+                if not p.is_stop_grad():
+                    self.update(p, g, *state, **options)
+        self.post_step()
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent, as torch.optim.SGD (momentum after Sutskever et al. 2013).
+
+    Raises:
+        ValueError: Nesterov momentum without momentum, or with dampening.
+    """
+    state = ("momentum_buffer",)
+
+    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        super().__init__(params, lr, momentum=momentum, dampening=dampening,
+                         weight_decay=weight_decay, nesterov=nesterov)
+
+    def update(self, p, g, buffer, lr, momentum, dampening, weight_decay, nesterov):
+        if weight_decay:
+            g = g + p * constant(weight_decay, p)
+        if momentum:
+            if self.steps == 1:
+                buffer.update(g)
+            else:
+                new = g * constant(1 - dampening, p) if dampening else g
+                buffer.update(buffer * constant(momentum, p) + new)
+            g = g + buffer * constant(momentum, p) if nesterov else buffer
+        p.update(p - g * constant(lr, p))
+
+
+class Adam(_Optimizer):
+    """Adam (Kingma and Ba 2014, arXiv:1412.6980, section 2), as torch.optim.Adam."""
+    state = ("exp_avg", "exp_avg_sq")
+    decoupled = False
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def update(self, p, g, exp_avg, exp_avg_sq, lr, betas, eps, weight_decay):
+        beta1, beta2 = betas
+        kept = p
+        if weight_decay and self.decoupled:
+            kept = p * constant(1 - lr * weight_decay, p)
+        elif weight_decay:
+            g = g + p * constant(weight_decay, p)
+        exp_avg.update(exp_avg * constant(beta1, p) + g * constant(1 - beta1, p))
+        exp_avg_sq.update(exp_avg_sq * constant(beta2, p) + g * g * constant(1 - beta2, p))
+        step_size = lr / (1 - beta1 ** self.steps)
+        correction = math.sqrt(1 - beta2 ** self.steps)
+        denominator = jt.sqrt(exp_avg_sq) / constant(correction, p) + constant(eps, p)
+        p.update(kept - exp_avg / denominator * constant(step_size, p))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+    decoupled = True
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,0 +1,292 @@
+"""Makes `import jittor` work on this machine: offline, without a GPU, beside PyTorch.
+
+Stock Jittor 1.3.11.0 downloads oneDNN at its first import, takes any `nvcc` that it finds (and then
+fails where there is no NVIDIA driver), and must come after PyTorch in one process. `start()` does
+what is needed before and after the import; it is called once, when `jt_models` is imported. A
+variable that is already set in the environment is never changed.
+
+`python -m jt_models.runtime` prints a diagnosis and changes nothing but Jittor's own cache folder.
+"""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+JITTOR = "1.3.11.0"
+ONEDNN_WHEEL = "onednn-devel-cpu-gomp"
+# The name is Jittor's own: a folder of this name is what keeps it from downloading.
+ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler that Jittor will use (variable `cc_path`, else g++), or None."""
+    return shutil.which(os.environ.get("cc_path") or "g++")
+
+
+def jittor_home() -> Path:
+    """The folder below which Jittor keeps `.cache/jittor` (JITTOR_HOME, else its sticky setting)."""
+    try:
+        import jittor_utils
+    except (ImportError, RuntimeError):  # it looks for the compiler as it is imported
+        return Path(os.environ.get("JITTOR_HOME") or Path.home())
+    return Path(jittor_utils.home())
+
+
+def nvidia_devices() -> int:
+    """Number of GPUs that the NVIDIA driver reports; 0 without a driver, whatever CUDA is there."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def onednn_wheel() -> tuple[Path, Path] | None:
+    """The installed oneDNN wheel's (include folder, libdnnl.so.2), or None if it is not there."""
+    try:
+        files = importlib.metadata.files(ONEDNN_WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = {f.name: Path(f.locate()).resolve() for f in files}
+    header, library = found.get("dnnl.h"), found.get("libdnnl.so.2")
+    if header is None or library is None or not (header.is_file() and library.is_file()):
+        return None
+    return header.parent, library
+
+
+def install_onednn(target: Path) -> bool:
+    """Lay the wheel's oneDNN out as Jittor expects it in `target`, atomically.
+
+    Copies rather than links: Jittor's cache is shared by environments that come and go.
+    Returns False when the wheel is not installed.
+    """
+    wheel = onednn_wheel()
+    if wheel is None:
+        return False
+    include, library = wheel
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Jittor takes the first folder whose name begins with "dnnl", so the name must not.
+    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        (staging / "include").mkdir()
+        for header in [*include.glob("dnnl*"), *include.glob("mkldnn*")]:
+            shutil.copy2(header, staging / "include")
+        shutil.copytree(include / "oneapi", staging / "include" / "oneapi")
+        (staging / "lib").mkdir()
+        shutil.copy2(library, staging / "lib" / "libdnnl.so.2")
+        for name in ("libmkldnn.so", "libdnnl.so"):
+            (staging / "lib" / name).symlink_to("libdnnl.so.2")
+        staging.chmod(0o755)
+        if target.is_dir() and not (target / "lib" / "libmkldnn.so").is_file():
+            shutil.rmtree(target)  # half-made by an interrupted download
+        with contextlib.suppress(OSError):  # another process was faster: its copy is the same
+            staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return True
+
+
+def _choose_onednn(home: Path) -> str:
+    if os.environ.get("use_mkl") == "0":
+        return "oneDNN off (use_mkl=0)"
+    target = home / ".cache" / "jittor" / "mkl" / ONEDNN_FOLDER
+    if (target / "lib" / "libmkldnn.so").is_file():
+        return "oneDNN"
+    if platform.system() == "Linux" and platform.machine() == "x86_64" and install_onednn(target):
+        return "oneDNN from the wheel"
+    return "oneDNN that Jittor downloads"
+
+
+def _choose_device() -> str:
+    if "nvcc_path" in os.environ:
+        path = os.environ["nvcc_path"]
+        return f"CUDA by nvcc_path={path}" if path else "CPU (nvcc_path is empty)"
+    devices = nvidia_devices()
+    if devices:
+        return f"{devices} NVIDIA GPU(s), CUDA as Jittor finds it"
+    os.environ["nvcc_path"] = ""
+    return "CPU (no NVIDIA driver)"
+
+
+def _environment() -> str:
+    """Set what Jittor reads at import, unless the user has; returns the device chosen, in words."""
+    device = _choose_device()
+    if "OMPI_COMM_WORLD_SIZE" not in os.environ:
+        # With an mpicc on PATH Jittor compiles its MPI extension even outside mpirun.
+        os.environ.setdefault("use_mpi", "0")
+    # Inside a git repository Jittor names its cache after the branch: a new branch would compile
+    # everything again.
+    os.environ.setdefault("cache_name", "default")
+    return device
+
+
+class _Progress:
+    """Stands for stdout while Jittor compiles: its progress goes to stderr, thinned in a log."""
+
+    def __init__(self):
+        self._last = -1
+
+    def write(self, text: str) -> int:
+        if sys.stderr.isatty():
+            sys.stderr.write(text)
+        elif text.startswith("Compiling") and "/" in text:
+            done, total = text.split("(")[1].split(")")[0].split("/")
+            quarter = 4 * int(done) // int(total)
+            if quarter != self._last:
+                self._last = quarter
+                print(text.strip(), file=sys.stderr, flush=True)
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _handlers_kept():
+    """Jittor's own SIGINT handler ends the process at once, without `finally`; its SIGCHLD handler
+    does so when a child is killed. Put back what was there before."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGCHLD)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def start() -> None:
+    """Prepare this process and import Jittor. Does nothing if Jittor is already imported.
+
+    Raises:
+        ImportError: no C++ compiler, no Jittor, or Jittor's own start failed; one sentence.
+    """
+    if "jittor" in sys.modules:
+        return
+    if importlib.util.find_spec("jittor") is None:
+        raise ImportError(f"Jittor is not installed: pip install jittor=={JITTOR}")
+    if compiler() is None:
+        wanted = os.environ.get("cc_path") or "g++"
+        raise ImportError(
+            f"Jittor compiles its kernels with a C++ compiler, and {wanted!r} is not on PATH: "
+            "install g++ (Debian, Ubuntu: apt install g++) or set cc_path to one")
+    device = _environment()
+    if importlib.util.find_spec("torch") is not None:
+        import torch  # noqa: F401  (must come first: two OpenMP runtimes and oneDNNs in a process)
+        from training.torchvision_ops import declare_missing_ops
+        declare_missing_ops()
+    onednn = _choose_onednn(jittor_home())
+    import jittor_utils
+    cache = Path(jittor_utils.cache_path)
+    print(f"jt_models: Jittor on {device}, {onednn}, cache {cache}", file=sys.stderr)
+    if not any(cache.glob("jittor_core*.so")):
+        print("jt_models: first import on this machine: compiling Jittor's core, "
+              "about two minutes on two cores", file=sys.stderr, flush=True)
+    info, jittor_utils.LOG.i = jittor_utils.LOG.i, lambda *message: None
+    try:
+        with _handlers_kept(), contextlib.redirect_stdout(_Progress()):
+            import jittor  # noqa: F401
+    except (KeyboardInterrupt, ImportError):
+        raise
+    except BaseException as error:  # Jittor raises RuntimeError, AssertionError and SystemExit
+        sys.modules.pop("jittor", None)
+        raise ImportError(f"Jittor did not start ({type(error).__name__}: {error}); "
+                          "`python -m jt_models.runtime` says what is missing") from error
+    finally:
+        jittor_utils.LOG.i = info
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def diagnose() -> list[tuple[str, str, str | None]]:
+    """What Jittor needs, as (subject, finding, remedy); remedy is None where all is well."""
+    rows = []
+
+    def row(subject, finding, remedy=None):
+        rows.append((subject, finding, remedy))
+
+    python_ok = (3, 9) <= sys.version_info[:2] <= (3, 12)
+    row("Python", platform.python_version(), None if python_ok else "use Python 3.9 to 3.12")
+    found = _version("jittor")
+    row("Jittor", found or "not installed",
+        None if found == JITTOR else f"pip install jittor=={JITTOR}")
+    numpy = _version("numpy")
+    row("NumPy", numpy or "not installed",
+        None if numpy and numpy.startswith("1.") else 'pip install "numpy<2"')
+    torch = _version("torch")
+    row("PyTorch", torch or "not installed (needed for the reference and the parity checks)")
+    path = compiler()
+    if path is None:
+        row("C++ compiler", f"{os.environ.get('cc_path') or 'g++'} is not on PATH",
+            "install g++ (Debian, Ubuntu: apt install g++) or set cc_path")
+    else:
+        shown = subprocess.run([path, "--version"], capture_output=True, text=True)
+        row("C++ compiler", f"{path}: {(shown.stdout or shown.stderr).splitlines()[0]}")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    row("Python headers", str(header.parent) if header.is_file() else f"{header} is missing",
+        None if header.is_file() else "install the headers (Debian, Ubuntu: apt install "
+        f"python{sys.version_info[0]}.{sys.version_info[1]}-dev)")
+    home = jittor_home()
+    laid_out = home / ".cache" / "jittor" / "mkl" / ONEDNN_FOLDER
+    if os.environ.get("use_mkl") == "0":
+        row("oneDNN", "off by use_mkl=0: convolutions are many times slower", "unset use_mkl")
+    elif (laid_out / "lib" / "libmkldnn.so").is_file():
+        row("oneDNN", str(laid_out))
+    elif onednn_wheel():
+        row("oneDNN", f"wheel {ONEDNN_WHEEL} {_version(ONEDNN_WHEEL)}, laid out at first import")
+    else:
+        row("oneDNN", "not here; Jittor will download it at its first import",
+            f"without a network: pip install {ONEDNN_WHEEL}==2021.2.0 (Linux x86-64), "
+            "or set use_mkl=0")
+    devices, nvcc = nvidia_devices(), shutil.which("nvcc")
+    row("NVIDIA driver", f"{devices} GPU(s)" if devices else "none: Jittor runs on the CPU")
+    if not devices and nvcc:
+        row("CUDA", f"{nvcc} is ignored: there is no driver")
+    elif devices:
+        chosen = os.environ.get("nvcc_path", nvcc)
+        row("CUDA", f"nvcc: {chosen or 'none'}", None if chosen else
+            "install a CUDA toolkit that Jittor supports, or set nvcc_path= for the CPU")
+    cache = home / ".cache" / "jittor"
+    nearest = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(nearest).free / 2**30
+    writable = os.access(nearest, os.W_OK)
+    row("Cache folder", f"{cache} ({free:.1f} GiB free)",
+        None if writable and free > 1 else "Jittor needs about 1 GiB that it can write to: "
+        "free some, or set JITTOR_HOME to another folder")
+    return rows
+
+
+def main() -> int:
+    """Print the diagnosis; returns 0 if nothing needs a remedy, else 1."""
+    from rich.console import Console
+    from rich.table import Table
+    table = Table(title="Jittor on this machine")
+    for heading in ("", "subject", "finding", "what to do"):
+        table.add_column(heading, overflow="fold")
+    rows = diagnose()
+    for subject, finding, remedy in rows:
+        table.add_row("ok" if remedy is None else "!!", subject, finding, remedy or "")
+    Console().print(table)
+    return int(any(remedy for _, _, remedy in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Branches: which side of a ReLU each unit took, and which element each max-pool window chose.
+
+A gradient is discontinuous where a branch changes: one unit that rounding pushed to the other side
+of zero moves it by up to a few percent, for PyTorch against its own float64 as well. So the float64
+truth of a gradient replays the branches of the run under test, and each branch that it would not
+have taken itself must be legitimate: the unit lies within the error budget of the switching point.
+"""
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from .truth import U
+
+RELU = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+
+
+@dataclass
+class Branches:
+    """Branch points in order of execution.
+
+    Attributes:
+        taken: per ReLU a bool array (active), per max-pool an int64 array of flat indices into the
+            H x W plane of its input.
+        flips: number of units where the truth would have branched otherwise (filled by a replay).
+        margin: the largest distance of such a unit from its switching point, in u of the largest
+            value of its tensor.
+    """
+    taken: list[np.ndarray] = field(default_factory=list)
+    flips: int = 0
+    margin: float = 0.0
+
+
+def pool_choice(x: torch.Tensor, pool: dict) -> torch.Tensor:
+    """Flat index, into each H x W plane, of the first maximum of every window of a max-pool."""
+    return F.max_pool2d(x, **pool, return_indices=True)[1]
+
+
+class RecordTorch(TorchFunctionMode):
+    """Context that records the branches of a PyTorch forward pass into `branches`."""
+
+    def __init__(self, branches: Branches):
+        super().__init__()
+        self.branches = branches
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.max_pool2d:
+            pool = _pool_arguments(args, kwargs)
+            self.branches.taken.append(pool_choice(args[0].detach(), pool).numpy())
+        out = func(*args, **kwargs)
+        if func in RELU:
+            self.branches.taken.append((out.detach() > 0).numpy())
+        return out
+
+
+class ReplayTorch(TorchFunctionMode):
+    """Context in which every ReLU and max-pool takes the recorded branch; counts the flips."""
+
+    def __init__(self, branches: Branches):
+        super().__init__()
+        self.branches = branches
+        self._left = iter(branches.taken)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in RELU:
+            x, active = args[0], torch.from_numpy(self._next())
+            self._flips(x.detach().abs(), (x.detach() > 0) != active, x)
+            out = x * active
+            return x.copy_(out) if kwargs.get("inplace") or func.__name__ == "relu_" else out
+        if func is F.max_pool2d:
+            x = args[0]
+            index = torch.from_numpy(self._next())
+            flat = x.flatten(2)
+            out = flat.gather(2, index.flatten(2)).view(index.shape)
+            own = F.max_pool2d(x.detach(), **_pool_arguments(args, kwargs))
+            self._flips(own - out.detach(), own != out.detach(), x)
+            return out
+        return func(*args, **kwargs)
+
+    def _next(self) -> np.ndarray:
+        try:
+            return next(self._left)
+        except StopIteration:
+            raise ValueError("the reference has more ReLUs and max-pools than the run under "
+                             f"test, which has {len(self.branches.taken)}") from None
+
+    def _flips(self, distance, flipped, x) -> None:
+        count = int(flipped.sum())
+        if count:
+            self.branches.flips += count
+            margin = float(distance[flipped].max() / x.detach().abs().max() / U)
+            self.branches.margin = max(self.branches.margin, margin)
+
+
+def _pool_arguments(args: tuple, kwargs: dict) -> dict:
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    given = {**dict(zip(names, args[1:])), **kwargs}
+    return {name: given[name] for name in names if name in given}
+
+
+@contextlib.contextmanager
+def record_jittor(branches: Branches):
+    """Context that records the branches of a Jittor forward pass (of this project's layers) into
+    `branches`. The arrays are fetched when the context ends, so run backward within it."""
+    from jt_models import layers
+    import jittor as jt
+    seen = []
+    relu, pool = jt.nn.relu, layers.MaxPool2d.execute
+
+    def seeing_relu(x):
+        out = relu(x)
+        seen.append((None, out))
+        return out
+
+    def seeing_pool(self, x):
+        seen.append((self, x))
+        return pool(self, x)
+
+    jt.nn.relu, layers.MaxPool2d.execute = seeing_relu, seeing_pool
+    try:
+        yield
+    finally:
+        jt.nn.relu, layers.MaxPool2d.execute = relu, pool
+    for module, var in seen:
+        value = np.array(var.numpy())
+        if module is None:
+            branches.taken.append(value > 0)
+        else:
+            arguments = {"kernel_size": module.kernel_size, "stride": module.stride,
+                         "padding": module.padding, "ceil_mode": module.ceil_mode}
+            branches.taken.append(pool_choice(torch.from_numpy(value), arguments).numpy())

@@ -1,0 +1,289 @@
+"""The checks: does a Jittor net compute what its PyTorch reference computes?
+
+Two verdicts. `structure` runs both sides in float64, where a right port agrees to about 1e-15 and
+the smallest port bug shows at 1e-9: one fixed bound, no tolerance to argue about. `numerics` runs
+float32 and judges Jittor and PyTorch alike against the float64 truth: Jittor's error may be 8 times
+the largest of PyTorch's own (its floor), and at least 64 u is allowed.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import weights
+from .branches import Branches
+from .sides import JittorSide, State, TorchSide
+from .truth import FLOAT64_BOUND, U, budget, error, one_ulp, vanishing, weight_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verdict on one tensor.
+
+    Attributes:
+        level: "eval" or "train" (output in that mode), "gradients", "flips" (the branch that is
+            furthest from its switching point among those that the truth would not have taken),
+            "buffers", "momentum" and "steps" (after SGD steps: in float64 a free run and its
+            parameters, in float32 teacher-forced steps and their updates).
+        tensor: name of the tensor.
+        error: of the Jittor side, in u = 2^-24 relative to the truth.
+        floor: largest error of PyTorch's own float32, in u; 0 in float64, which has none.
+        budget: largest error that passes, in u.
+    """
+    level: str
+    tensor: str
+    error: float
+    floor: float
+    budget: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.budget
+
+    def __str__(self) -> str:
+        return (f"{self.level} {self.tensor}: Jittor {self.error:.3g} u, torch {self.floor:.3g} u, "
+                f"budget {self.budget:.3g} u")
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Give a torch model a state that hides nothing: random BatchNorm scale, shift and statistics,
+    and biases that are not zero. (A fresh net has scale 1, shift 0, mean 0, variance 1.)"""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.running_mean.normal_(0, 0.2, generator=generator)
+                module.running_var.uniform_(0.5, 2, generator=generator)
+                module.num_batches_tracked.fill_(3)
+            if isinstance(getattr(module, "bias", None), torch.nn.Parameter):
+                module.bias.normal_(0, 0.1, generator=generator)
+
+
+def _errors(got: dict, truth: dict, vanish: set[str] = frozenset()) -> dict[str, float]:
+    """Error in u of every tensor of the truth; infinite for one that is missing."""
+    return {name: np.inf if name not in got else
+            error(got[name], t, truth[weight_of(name)] if name in vanish else None).worst / U
+            for name, t in truth.items()}
+
+
+def _buffers(state: State) -> dict:
+    return {name: a for name, a in state.arrays.items() if name not in state.momentum}
+
+
+def structure(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.ndarray,
+              steps: int = 5) -> list[Check]:
+    """Compare the two models in float64, with `torch_model`'s weights, on the CPU.
+
+    Args:
+        jittor_model, torch_model: with equal names of parameters and buffers; the Jittor model
+            ends with the torch model's weights, in float32.
+        x: float32 [N, C, H, W]; y: int64 [N], the labels.
+        steps: length of the free run of SGD with momentum and weight decay.
+
+    Returns:
+        Checks of every output, gradient, buffer and parameter, each with the bound 1e-11.
+    """
+    start = State(weights.tensors(torch_model))
+    start64, x = start.cast("float64"), x.astype("float64")
+    reference, port = TorchSide(torch_model, "float64"), JittorSide(jittor_model, "float64")
+    found: list[Check] = []
+
+    def judge(level, got, truth, vanish=frozenset()):
+        found.extend(Check(level, name, e, 0.0, FLOAT64_BOUND / U)
+                     for name, e in _errors(got, truth, vanish).items())
+
+    for side in (reference, port):
+        side.load(start64.arrays)
+    for shift, label in ((0, "output"), (10, "output, mean/std 10")):
+        judge("eval", {label: port.forward(x + shift, False)},
+              {label: reference.forward(x + shift, False)})
+        judge("train", {label: port.forward(x + shift, True)},
+              {label: reference.forward(x + shift, True)})
+    for side in (reference, port):
+        side.load(start64.arrays)
+    gradients = reference.gradients(x, y, Branches(), replay=False)
+    vanish = vanishing(gradients)
+    judge("gradients", port.gradients(x, y, Branches()), gradients, vanish)
+    ours = theirs = start64
+    for index in range(steps):
+        ours = port.step(ours, x, y, Branches())
+        theirs = reference.step(theirs, x, y, Branches(), replay=False)
+        if index in (0, steps - 1):
+            judge("buffers", _buffers(ours), _buffers(theirs))
+    judge("momentum", ours.momentum, theirs.momentum, vanish)
+    judge("steps", {name: ours.arrays[name] for name in ours.momentum},
+          {name: theirs.arrays[name] for name in theirs.momentum})
+    JittorSide(jittor_model, "float32").load(start.arrays)
+    return found
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One way of running PyTorch's own float32, to learn its noise."""
+    moved: int = 0          # seed of a move of inputs and weights by one ulp; 0: none
+    threads: int = 0        # 0: as many as usual
+    channels_last: bool = False
+
+
+FLOOR = (_Variant(), *(_Variant(moved=seed) for seed in (1, 2, 3, 4)), _Variant(threads=1),
+         _Variant(channels_last=True))
+
+
+class _Floor:
+    """PyTorch's float32 in all variants, each against its own float64 truth: the largest errors."""
+
+    def __init__(self, torch_model, truth: TorchSide):
+        self.model, self.truth = torch_model, truth
+
+    def runs(self, state: State, x: np.ndarray):
+        """Yields (side with its weights loaded, state, input) per variant."""
+        for variant in FLOOR:
+            side = TorchSide(self.model, "float32")
+            moved_state, moved_x = state, x
+            if variant.moved:
+                rng = np.random.default_rng(variant.moved)
+                moved_x = one_ulp(rng, x)
+                moved_state = State(*({name: one_ulp(rng, a) if a.dtype == "float32" else a
+                                       for name, a in d.items()}
+                                      for d in (state.arrays, state.momentum)))
+            if variant.channels_last:
+                side.layout = torch.channels_last
+                side.model.to(memory_format=torch.channels_last)
+            side.load(moved_state.arrays)
+            self.truth.load(moved_state.cast("float64").arrays)
+            usual = torch.get_num_threads()
+            torch.set_num_threads(variant.threads or usual)
+            try:
+                yield side, moved_state, moved_x
+            finally:
+                torch.set_num_threads(usual)
+
+    def forward(self, state, x, training) -> float:
+        """Of the output in one mode."""
+        return max(error(side.forward(moved, training),
+                         self.truth.forward(moved.astype("float64"), training)).worst / U
+                   for side, _, moved in self.runs(state, x))
+
+    def gradients(self, state, x, y) -> tuple[dict[str, float], float]:
+        """Of each gradient, and the largest margin of a flip."""
+        worst, margin = {}, 0.0
+        for side, _, moved in self.runs(state, x):
+            branches = Branches()
+            got = side.gradients(moved, y, branches, replay=False)
+            truth = self.truth.gradients(moved.astype("float64"), y, branches, replay=True)
+            _keep_largest(worst, _errors(got, truth, vanishing(truth)))
+            margin = max(margin, branches.margin)
+        return worst, margin
+
+    def step(self, state, x, y, vanish) -> dict[str, dict[str, float]]:
+        """Of each buffer, momentum and update after one step, by level."""
+        largest = {"buffers": {}, "momentum": {}, "steps": {}}
+        for side, moved_state, moved in self.runs(state, x):
+            branches = Branches()
+            after = side.step(moved_state, moved, y, branches, replay=False)
+            truth = self.truth.step(moved_state.cast("float64"), moved.astype("float64"), y,
+                                    branches, replay=True)
+            for level, errors in _step_errors(moved_state, after, truth, vanish).items():
+                _keep_largest(largest[level], errors)
+        # An update is the momentum times the rate, stored: the rounding of the store, which is not
+        # counted, may hide all of the momentum's noise, or not.
+        _keep_largest(largest["steps"], largest["momentum"])
+        return largest
+
+
+def _keep_largest(largest: dict[str, float], new: dict[str, float]) -> None:
+    for name, value in new.items():
+        largest[name] = max(largest.get(name, 0.0), value)
+
+
+def numerics(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.ndarray,
+             steps: int = 5) -> list[Check]:
+    """Compare the two models in float32, each against the float64 truth, on the CPU.
+
+    Arguments as `structure`. The steps are teacher-forced: each starts from the truth's state,
+    rounded to float32, since a free float32 run is chaotic after a handful of steps; what is
+    judged is the update of each parameter.
+
+    Returns:
+        Checks with Jittor's error, PyTorch's floor and the budget, in u.
+    """
+    start = State(weights.tensors(torch_model))
+    start64 = start.cast("float64")
+    truth, port = TorchSide(torch_model, "float64"), JittorSide(jittor_model, "float32")
+    floor = _Floor(torch_model, truth)
+    found: list[Check] = []
+
+    def judge(level, errors, floors):
+        found.extend(Check(level, name, e, floors[name], budget(floors[name]))
+                     for name, e in errors.items())
+
+    for shift, label in ((0, "output"), (10, "output, mean/std 10")):
+        for level, training in (("eval", False), ("train", True)):
+            shifted = x + np.float32(shift)
+            largest = floor.forward(start, shifted, training)
+            port.load(start.arrays)
+            truth.load(start64.arrays)
+            got = port.forward(shifted, training)
+            expected = truth.forward(shifted.astype("float64"), training)
+            judge(level, _errors({label: got}, {label: expected}), {label: largest})
+
+    x64 = x.astype("float64")
+    floors, floor_margin = floor.gradients(start, x, y)
+    branches = Branches()
+    port.load(start.arrays)
+    truth.load(start64.arrays)
+    got = port.gradients(x, y, branches)
+    gradients = truth.gradients(x64, y, branches, replay=True)
+    vanish = vanishing(gradients)
+    judge("gradients", _errors(got, gradients, vanish), floors)
+    flips = f"{branches.flips} units"
+    judge("flips", {flips: branches.margin}, {flips: floor_margin})
+
+    state = start
+    for index in range(steps):
+        floors = floor.step(state, x, y, vanish)
+        branches = Branches()
+        after = port.step(state, x, y, branches)
+        expected = truth.step(state.cast("float64"), x64, y, branches, replay=True)
+        for level, errors in _step_errors(state, after, expected, vanish).items():
+            judge(level, _numbered(errors, index), _numbered(floors[level], index))
+        state = expected.cast("float32")
+    port.load(start.arrays)
+    return found
+
+
+def _numbered(by_tensor: dict[str, float], index: int) -> dict[str, float]:
+    return {f"{name}, step {index + 1}": value for name, value in by_tensor.items()}
+
+
+def _step_errors(before: State, after: State, truth: State, vanish) -> dict[str, dict[str, float]]:
+    return {"buffers": _errors(_buffers(after), _buffers(truth)),
+            "momentum": _errors(after.momentum, truth.momentum, vanish),
+            "steps": _update_errors(before, after, truth, vanish)}
+
+
+def _update_errors(before: State, after: State, truth: State, vanish: set[str]) -> dict[str, float]:
+    """Error in u of every parameter's update, without the rounding of the stored result: half an
+    ulp of the new parameter, which no float32 computation avoids and which may be large beside a
+    small update."""
+    moved, expected = {}, {}
+    for name in truth.momentum:
+        new, right = after.arrays[name], truth.arrays[name]
+        off = new - right
+        excess = np.maximum(np.abs(off) - np.spacing(np.abs(new)).astype("float64") / 2, 0)
+        expected[name] = right - before.arrays[name]
+        moved[name] = expected[name] + np.sign(off) * excess
+    return _errors(moved, expected, vanish)
+
+
+def worst(checks: list[Check]) -> dict[str, Check]:
+    """Per level the check that used the most of its budget."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        if check.level not in found or (check.error / check.budget
+                                        > found[check.level].error / found[check.level].budget):
+            found[check.level] = check
+    return found

@@ -1,0 +1,141 @@
+"""One interface to a model of either framework: forward, gradients, one optimizer step.
+
+Arrays go in and come out; a side restores nothing, so a check loads the state that it wants first.
+"""
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from . import weights
+from .branches import Branches, RecordTorch, ReplayTorch, record_jittor
+
+# A small rate: at 0.05 some nets diverge within five steps, and then even float64 runs part.
+SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+@dataclass
+class State:
+    """Everything that a training step starts from.
+
+    Attributes:
+        arrays: parameters and buffers by name.
+        momentum: momentum buffer by parameter name; empty before the first step.
+    """
+    arrays: dict[str, np.ndarray]
+    momentum: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def cast(self, dtype: str) -> State:
+        return State(*({name: a.astype(dtype) if a.dtype.kind == "f" else a
+                        for name, a in d.items()} for d in (self.arrays, self.momentum)))
+
+
+class TorchSide:
+    """A torch model, run on a copy, in the dtype of the state that is loaded."""
+
+    def __init__(self, model: torch.nn.Module, dtype: str):
+        self.model = copy.deepcopy(model).to(getattr(torch, dtype))
+        self.layout = torch.contiguous_format
+
+    def load(self, arrays):
+        weights.load(self.model, arrays)
+
+    def forward(self, x, training):
+        with torch.no_grad():
+            return self._input(self.model.train(training), x).numpy()
+
+    def gradients(self, x, y, branches: Branches, replay: bool):
+        """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
+        mode = ReplayTorch(branches) if replay else RecordTorch(branches)
+        leaf = self._tensor(x).requires_grad_()
+        self.model.train().zero_grad()
+        with mode:
+            # A leaf cannot be written to, and a net may begin with an in-place ReLU.
+            output = self.model(leaf.clone())
+        torch.nn.functional.cross_entropy(output, torch.from_numpy(y)).backward()
+        found = {name: p.grad.numpy() for name, p in self.model.named_parameters()
+                 if p.grad is not None}
+        return {**found, "input": leaf.grad.numpy()}
+
+    def step(self, state: State, x, y, branches: Branches, replay: bool) -> State:
+        """One SGD step from `state`."""
+        self.load(state.arrays)
+        named = dict(self.model.named_parameters())
+        optimizer = torch.optim.SGD(named.values(), **SGD)
+        for name, buffer in state.momentum.items():
+            optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
+        self.gradients(x, y, branches, replay)
+        optimizer.step()
+        momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
+                    for name, p in named.items()}
+        return State(weights.tensors(self.model), momentum)
+
+    def _tensor(self, x):
+        return torch.from_numpy(x).to(memory_format=self.layout)
+
+    def _input(self, model, x):
+        return model(self._tensor(x))
+
+
+class JittorSide:
+    """A Jittor model, run in place, in `dtype` ("float32" or "float64")."""
+
+    def __init__(self, model, dtype: str):
+        self.model = model
+        self.dtype = dtype
+
+    @contextlib.contextmanager
+    def _flags(self):
+        import jittor as jt
+        # jt.array turns float64 into float32 by default. The tuner replaces convolutions and
+        # products by oneDNN's, which know float32 only and abort on some float64 gradients.
+        exact = {"auto_convert_64_to_32": 0, "enable_tuner": 0} if self.dtype == "float64" else {}
+        with jt.flag_scope(**exact):
+            yield jt
+
+    def load(self, arrays):
+        with self._flags():
+            (self.model.float64 if self.dtype == "float64" else self.model.float32)()
+            weights.load(self.model, arrays)
+
+    def forward(self, x, training):
+        from jt_models.layers import set_training
+        with self._flags() as jt:
+            set_training(self.model, training)
+            return np.array(self.model(jt.array(x)).numpy())
+
+    def _loss(self, jt, x, y):
+        from jt_models.layers import set_training
+        from jt_models.losses import cross_entropy
+        set_training(self.model)
+        leaf = jt.array(x)
+        return leaf, cross_entropy(self.model(leaf), jt.array(y.astype("int32")))
+
+    def gradients(self, x, y, branches: Branches):
+        """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
+        from jt_models.optim import trainable
+        with self._flags() as jt, record_jittor(branches):
+            leaf, loss = self._loss(jt, x, y)
+            named = {**trainable(self.model), "input": leaf}
+            found = jt.grad(loss, list(named.values()))
+            return {name: np.array(g.numpy()) for name, g in zip(named, found)}
+
+    def step(self, state: State, x, y, branches: Branches) -> State:
+        """One SGD step from `state`, with the optimizer of jt_models.optim."""
+        from jt_models.optim import SGD as JittorSGD, trainable
+        self.load(state.arrays)
+        with self._flags() as jt, record_jittor(branches):
+            named = trainable(self.model)
+            optimizer = JittorSGD(list(named.values()), **SGD)
+            buffers = dict(zip(named, optimizer.param_groups[0]["momentum_buffer"]))
+            for name, buffer in state.momentum.items():
+                buffers[name].update(jt.array(buffer))
+            optimizer.steps = 1 if state.momentum else 0
+            _, loss = self._loss(jt, x, y)
+            optimizer.step(loss)
+            momentum = {name: np.array(b.numpy()) for name, b in buffers.items()}
+            return State(weights.tensors(self.model), momentum)

@@ -1,0 +1,82 @@
+"""The yardstick: errors against a float64 truth, in units of float32 rounding, and their budget."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+U = 2.0 ** -24              # unit roundoff of float32
+FLOAT64_BOUND = 1e-11       # a right port agrees to 1e-15, the smallest port bug shows at 1e-9
+CEILING = 2.0 ** -10 / U    # no budget may exceed it, however noisy the reference
+
+
+@dataclass(frozen=True)
+class Error:
+    """Distance of a tensor from its truth, relative to the truth's size (not per element).
+
+    Attributes:
+        e2: ||x - t||_2 / ||t||_2.
+        einf: max|x - t| / max|t|.
+    """
+    e2: float
+    einf: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.e2, self.einf)
+
+
+def error(x: np.ndarray, truth: np.ndarray, scale: np.ndarray | None = None) -> Error:
+    """How far `x` lies from `truth` (float64), relative to the size of `scale` (None: the truth).
+
+    Returns:
+        Infinite errors if shape, or the pattern of NaN and infinity, differ.
+    """
+    x, truth = np.asarray(x), np.asarray(truth, "float64")
+    finite = np.isfinite(truth)
+    if x.shape != truth.shape or not np.array_equal(finite, np.isfinite(x)):
+        return Error(np.inf, np.inf)
+    if not np.array_equal(x[~finite], truth[~finite], equal_nan=True):
+        return Error(np.inf, np.inf)
+    difference2, differenceinf = _size(x[finite] - truth[finite])
+    scale2, scaleinf = _size(truth[finite] if scale is None else np.asarray(scale, "float64"))
+    return Error(_ratio(difference2, scale2), _ratio(differenceinf, scaleinf))
+
+
+def vanishing(gradients: dict[str, np.ndarray]) -> set[str]:
+    """Names of biases whose gradient (float64) is zero up to rounding, such as that of a
+    convolution before BatchNorm: below 1e-9 of that of the layer's weight. An error relative to
+    such a truth means nothing, so that they are judged on the scale of the weight."""
+    return {name for name, g in gradients.items() if name.endswith("bias")
+            and _size(g)[0] < 1e-9 * _size(gradients[weight_of(name)])[0]}
+
+
+def weight_of(bias: str) -> str:
+    """Name of the weight of the layer that has this bias."""
+    return bias[:-len("bias")] + "weight"
+
+
+def _size(t: np.ndarray) -> tuple[float, float]:
+    """Root mean square and largest magnitude."""
+    return (float(np.sqrt(np.mean(t ** 2))), float(np.abs(t).max())) if t.size else (0.0, 0.0)
+
+
+def _ratio(difference: float, scale: float) -> float:
+    if difference == 0:
+        return 0.0
+    return float(difference / scale) if scale > 0 else float("inf")
+
+
+def budget(floor: float) -> float:
+    """Largest error allowed, in u, where PyTorch's own float32 errs by up to `floor` u.
+
+    At least 64 u, at most the ceiling of 2^-10 relative, so that a noisy reference cannot open
+    the gate.
+    """
+    return min(max(64.0, 8.0 * floor), CEILING)
+
+
+def one_ulp(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """`x` (float32) with each element moved to a neighbouring float32 or left, at random."""
+    direction = rng.choice(np.array([-np.inf, 0.0, np.inf], "float32"), size=x.shape)
+    return np.where(direction == 0, x, np.nextafter(x, direction)).astype("float32")

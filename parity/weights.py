@@ -1,0 +1,190 @@
+"""Weights between PyTorch, Jittor and files: strict, bitwise, and the same for both frameworks.
+
+Jittor's own `load_state_dict` accepts missing, unexpected, mis-shaped and non-finite tensors without
+a word, and takes over the file's dtype. Here each of these raises an error that names the tensor,
+before anything is changed.
+
+A file is safetensors, with the names that both zoos share; `read` also takes a PyTorch checkpoint
+(`.pth`, `.pt`), of which only tensors are ever unpickled.
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from training.errors import UserError
+from training.files import atomic_write
+
+COUNTER = "num_batches_tracked"
+# torchvision's DenseNet files of 2017 have names such as denselayer1.norm.1.weight.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+class WeightError(UserError):
+    """A tensor is missing, unexpected, of the wrong shape or dtype, or not finite; or a file is
+    not what it should be. The message names the tensor or the file."""
+
+
+def framework(model) -> str:
+    """"torch" or "jittor". Raises TypeError for anything else."""
+    for base in type(model).__mro__:
+        if base.__name__ == "Module" and base.__module__.split(".")[0] in ("torch", "jittor"):
+            return base.__module__.split(".")[0]
+    raise TypeError(f"not a torch or Jittor module: {type(model).__name__}")
+
+
+def tensors(model) -> dict[str, np.ndarray]:
+    """Every parameter and buffer of a model of either framework, as copies, in order of definition.
+
+    A BatchNorm's `num_batches_tracked` is an int64 scalar; Jittor's own BatchNorm has none.
+    """
+    if framework(model) == "torch":
+        return {name: t.detach().cpu().numpy().copy() for name, t in model.state_dict().items()}
+    found = {name: np.array(var.numpy()) for name, var in model.state_dict().items()}
+    found.update((name, np.array(getattr(module, COUNTER), "int64"))
+                 for name, module in _counters(model).items())
+    return found
+
+
+def _counters(model) -> dict:
+    """Name of the counter -> module, for the Jittor modules that count their batches."""
+    return {f"{name}.{COUNTER}".lstrip("."): module for name, module in model.named_modules()
+            if hasattr(module, COUNTER)}
+
+
+def load(model, arrays: dict[str, np.ndarray]) -> None:
+    """Put `arrays` into a model of either framework; all or nothing.
+
+    The names must be exactly the model's. One exception: `num_batches_tracked`, which only a
+    BatchNorm with momentum=None ever reads. Where the model has none (Jittor's own BatchNorm) it
+    is dropped; where `arrays` has none at all (PyTorch before 0.4.1) the model's are set to 0.
+
+    Args:
+        arrays: name -> array; dtype and shape must be the model's.
+
+    Raises:
+        WeightError: a name is missing or unexpected; a shape, dtype or value is wrong.
+    """
+    own = tensors(model)
+    if not any(name.endswith(COUNTER) for name in own):
+        arrays = {name: a for name, a in arrays.items() if not name.endswith(COUNTER)}
+    elif not any(name.endswith(COUNTER) for name in arrays):
+        zeros = {name: np.zeros_like(a) for name, a in own.items() if name.endswith(COUNTER)}
+        arrays = {**arrays, **zeros}
+    _check(own, arrays)
+    if framework(model) == "torch":
+        import torch
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+        return
+    import jittor as jt
+    for name, module in _counters(model).items():
+        setattr(module, COUNTER, int(arrays[name]))
+    with jt.flag_scope(auto_convert_64_to_32=0):
+        for name, var in model.state_dict().items():
+            var.update(jt.array(np.array(arrays[name])))
+            var.sync(False, False)
+
+
+def _check(own: dict, arrays: dict) -> None:
+    missing = [name for name in own if name not in arrays]
+    unexpected = [name for name in arrays if name not in own]
+    if missing or unexpected:
+        parts = [f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+                 for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
+        raise WeightError("the weights do not fit this net; tensors " + "; ".join(parts))
+    for name, want in own.items():
+        got = arrays[name]
+        if got.shape != want.shape:
+            raise WeightError(f"{name} has shape {got.shape}, this net needs {want.shape}")
+        if got.dtype != want.dtype:
+            raise WeightError(f"{name} has dtype {got.dtype}, this net needs {want.dtype}")
+        if got.dtype.kind == "f" and not np.isfinite(got).all():
+            raise WeightError(f"{name} holds {int((~np.isfinite(got)).sum())} values "
+                              "that are not finite")
+
+
+def convert(source, target, key_map: dict[str, str] | None = None) -> None:
+    """Copy all weights and buffers from one model to the other, in either direction, bitwise.
+
+    Args:
+        key_map: name in `source` -> name in `target`, for models whose names differ; must name
+            every tensor of the source once. None: the names are equal.
+
+    Raises:
+        WeightError: as `load`, or a key map that is not one to one.
+    """
+    arrays = tensors(source)
+    if key_map is not None:
+        unmapped = sorted(set(arrays) ^ set(key_map))
+        if unmapped:
+            raise WeightError(f"the key map must name exactly the source's tensors; not so for "
+                              f"{unmapped[0]}")
+        if len(set(key_map.values())) != len(key_map):
+            values = list(key_map.values())
+            twice = next(v for v in values if values.count(v) > 1)
+            raise WeightError(f"the key map is not one to one: two tensors go to {twice}")
+        arrays = {key_map[name]: a for name, a in arrays.items()}
+    load(target, arrays)
+
+
+def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, atomically: a killed process or a full disk leaves no partial file."""
+    from safetensors.numpy import save as serialise
+    contiguous = {name: np.array(a, order="C") for name, a in arrays.items()}
+    with atomic_write(Path(path)) as file:
+        file.write(serialise(contiguous, metadata))
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """All tensors of a safetensors file or of a PyTorch checkpoint (`.pth`, `.pt`).
+
+    A checkpoint is read with `weights_only=True`, so no code in it runs; it may be a state dict or
+    hold one under "state_dict" or "model".
+
+    Raises:
+        WeightError: the file is missing, damaged, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightError(f"no such weights file: {path}")
+    if path.suffix in (".pth", ".pt"):
+        return _read_torch(path)
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(str(path), "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, TypeError, OSError, AttributeError) as error:
+        raise WeightError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """The notes that `save` put into a safetensors file that `read` accepts."""
+    from safetensors import safe_open
+    with safe_open(str(path), "numpy") as file:
+        return file.metadata() or {}
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    import torch
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for a damaged or unsafe file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightError(f"{path} is not a readable PyTorch checkpoint: {reason}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
+        raise WeightError(f"{path} holds no state dict (names -> tensors)")
+    arrays = {}
+    for name, tensor in content.items():
+        if tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided or tensor.is_quantized:
+            raise WeightError(f"{name} in {path} is {tensor.dtype}, {tensor.layout}: "
+                              "only dense numpy types can be converted")
+        arrays[_OLD_DENSENET.sub(r"\1\2", name)] = tensor.detach().contiguous().numpy()
+    return arrays

@@ -1,0 +1,132 @@
+"""Train a net of jt_models on CIFAR-10: the twin of train_torch.py.
+
+    python train_jittor.py --net densenet
+    python train_jittor.py --list
+"""
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+import numpy as np
+
+from parity import weights
+from training import cli, job
+from training.data import Batch
+from training.errors import UserError
+from zoo.catalog import NETS
+
+
+class Engine:
+    """The net, its optimizer and the data on the device (see training.loop)."""
+
+    def __init__(self, args, data):
+        jt_models, jt = _start(args.device)
+        from jt_models.layers import set_training
+        from jt_models.losses import cross_entropy
+        self.jt, self.args = jt, args
+        self.cross_entropy, self.set_training = cross_entropy, set_training
+        self.device = "cuda" if jt.flags.use_cuda else "cpu"
+        jt.set_global_seed(args.seed)
+        self.net = jt_models.create(args.net, data.num_classes, data.in_channels, data.image_size,
+                                    dropout=args.dropout)
+        self.optimizer = _optimizer(self.net, args)
+        self.table = self._put(data.table())
+        self.splits = {name: (self._put(split.images), self._put(split.labels))
+                       for name, split in data.splits.items()}
+
+    def _put(self, array: np.ndarray):
+        return self.jt.array(array)
+
+    def environment(self) -> dict:
+        """Framework, device and precision, for the record."""
+        cores = len(os.sched_getaffinity(0))
+        return {"framework": "jittor", "device": self.device, "precision": "float32",
+                "use_mkl": os.environ.get("use_mkl", "1"),
+                "threads": int(os.environ.get("OMP_NUM_THREADS", cores))}
+
+    def inputs(self, split: str, batch: Batch):
+        """Input [B, C, H, W] and labels [B]: gather, crop, flip and normalise in one go."""
+        images, labels = self.splits[split]
+        index, rows, columns = map(self._put, (batch.indices, batch.rows, batch.columns))
+        shape = [len(batch.indices), *images.shape[1:]]
+        pixels = images.reindex(shape, ["@e0(i0)", "i1", "@e1(i0,i2)", "@e2(i0,i3)"],
+                                extras=[index, rows, columns], overflow_value=0)
+        x = self.table.reindex(shape, ["i1", "@e0(i0,i1,i2,i3)"], extras=[pixels])
+        return x, labels[index]
+
+    def step(self, batch, lr):
+        x, y = self.inputs("train", batch)
+        self.optimizer.lr = lr
+        logits = self.net(x)
+        loss = self.cross_entropy(logits, y, label_smoothing=self.args.label_smoothing)
+        self.optimizer.step(loss)
+        return loss, (logits.argmax(1)[0] == y).sum()
+
+    def fetch(self, values):
+        return [v.item() for v in values]
+
+    def evaluate(self, split, batches):
+        loss = hits = images = 0
+        self.set_training(self.net, False)
+        with self.jt.no_grad():
+            for batch in batches:
+                x, y = self.inputs(split, batch)
+                logits = self.net(x)
+                loss += self.cross_entropy(logits, y).item() * len(y)
+                hits += (logits.argmax(1)[0] == y).sum().item()
+                images += len(y)
+        self.set_training(self.net)
+        return loss / images, hits / images
+
+    def arrays(self):
+        return weights.tensors(self.net)
+
+    def peak_memory(self):
+        if self.device == "cuda":  # Jittor's pool never shrinks, so what it holds is its peak
+            return self.jt.get_mem_info().total_cuda_used / 1e6
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _start(device: str):
+    """Import Jittor for "auto", "cpu" or "cuda"; returns (jt_models, jittor)."""
+    if device == "cpu":
+        os.environ.setdefault("nvcc_path", "")
+    try:
+        import jt_models
+        import jittor as jt
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    if device == "cuda" and not jt.has_cuda:
+        raise UserError("--device cuda: Jittor sees no usable NVIDIA GPU and CUDA toolkit; "
+                        "`python -m jt_models.runtime` says why; use cpu or auto")
+    jt.flags.use_cuda = int(device != "cpu" and jt.has_cuda)
+    return jt_models, jt
+
+
+def _optimizer(net, args):
+    from jt_models import optim
+    parameters = list(optim.trainable(net).values())
+    if args.optimizer == "sgd":
+        return optim.SGD(parameters, args.lr, args.momentum, weight_decay=args.wd,
+                         nesterov=args.nesterov)
+    rule = {"adam": optim.Adam, "adamw": optim.AdamW}[args.optimizer]
+    return rule(parameters, args.lr, weight_decay=args.wd)
+
+
+def trace(name: str, size: int | None = None):
+    """Layers of a net in its native form, or for images of `size` pixels."""
+    jt_models, _ = _start("cpu")
+    from jt_models.trace import trace as trace_net
+    net = NETS[name]
+    size = size or net.size
+    return trace_net(jt_models.create(name, net.classes, net.channels, size), net.channels, size)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(lambda: job.run("jittor", Engine, trace, argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Train a net of torch_ref on CIFAR-10: the twin of train_jittor.py.
+
+    python train_torch.py --net densenet
+    python train_torch.py --list
+"""
+from __future__ import annotations
+
+import resource
+import sys
+
+import numpy as np
+
+from parity import weights
+from training import cli, job
+from training.data import Batch
+from training.errors import UserError
+from zoo.catalog import NETS
+
+
+class Engine:
+    """The net, its optimizer and the data on the device (see training.loop)."""
+
+    def __init__(self, args, data):
+        import torch
+        from torch_ref import create
+        self.torch, self.args = torch, args
+        self.cross_entropy = torch.nn.functional.cross_entropy
+        self.device = _device(torch, args.device)
+        torch.manual_seed(args.seed)
+        torch.backends.cudnn.benchmark = True
+        self.net = create(args.net, data.num_classes, data.in_channels, data.image_size,
+                          dropout=args.dropout).to(self.device)
+        self.optimizer = _optimizer(torch, self.net.parameters(), args)
+        self.table = self._put(data.table())
+        self.channel = torch.arange(data.in_channels, device=self.device)[None, :, None, None]
+        self.splits = {name: (self._put(split.images), self._put(split.labels).long())
+                       for name, split in data.splits.items()}
+
+    def _put(self, array: np.ndarray):
+        return self.torch.from_numpy(array).to(self.device)
+
+    def environment(self) -> dict:
+        """Framework, device and precision, for the record."""
+        torch = self.torch
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        return {"framework": "torch", "device": self.device.type, "gpu": gpu,
+                "precision": "float32", "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+                "threads": torch.get_num_threads()}
+
+    def inputs(self, split: str, batch: Batch):
+        """Input [B, C, H, W] and labels [B]: gather, crop, flip and normalise in one go."""
+        images, labels = self.splits[split]
+        size = images.shape[-1]
+        index = self._put(batch.indices).long()
+        rows = self._put(batch.rows)[:, None, :, None].long()
+        columns = self._put(batch.columns)[:, None, None, :].long()
+        inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+        pixels = images[index[:, None, None, None], self.channel,
+                        rows.clamp(0, size - 1), columns.clamp(0, size - 1)]
+        return self.table[self.channel, (pixels * inside).long()], labels[index]
+
+    def step(self, batch, lr):
+        x, y = self.inputs("train", batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        logits = self.net(x)
+        loss = self.cross_entropy(logits, y, label_smoothing=self.args.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+
+    def fetch(self, values):
+        return self.torch.stack([v.double() for v in values]).tolist()
+
+    def evaluate(self, split, batches):
+        loss = hits = images = 0
+        self.net.eval()
+        with self.torch.no_grad():
+            for batch in batches:
+                x, y = self.inputs(split, batch)
+                logits = self.net(x)
+                loss += self.cross_entropy(logits, y).item() * len(y)
+                hits += (logits.argmax(1) == y).sum().item()
+                images += len(y)
+        self.net.train()
+        return loss / images, hits / images
+
+    def arrays(self):
+        return weights.tensors(self.net)
+
+    def peak_memory(self):
+        if self.device.type == "cuda":
+            return self.torch.cuda.max_memory_allocated() / 1e6
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _device(torch, choice: str):
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this PyTorch sees no usable NVIDIA GPU; use cpu or auto")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _optimizer(torch, parameters, args):
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(parameters, args.lr, args.momentum, weight_decay=args.wd,
+                               nesterov=args.nesterov)
+    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
+    return rule(parameters, args.lr, weight_decay=args.wd)
+
+
+def trace(name: str, size: int | None = None):
+    """Layers of a net in its native form, or for images of `size` pixels."""
+    import torch
+    import torch_ref
+    from torch_ref.trace import trace as trace_net
+    net = NETS[name]
+    size = size or net.size
+    with torch.device("meta"):
+        model = torch_ref.create(name, net.classes, net.channels, size)
+    return trace_net(model, net.channels, size)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(lambda: job.run("torch", Engine, trace, argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What both trainers share: data, schedule, plots. Imports neither PyTorch nor Jittor."""

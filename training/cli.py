@@ -1,0 +1,80 @@
+"""How a script ends: one line and an exit code, whatever happens."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+from .errors import UserError
+
+INTERRUPTED = 130
+# The second that a step may take to end by itself after Ctrl-C.
+PATIENCE = 1.0
+
+# Runs in a process of its own: while Jittor compiles kernels (up to half a minute in one call),
+# Python cannot act on a signal, but its C handler writes the signal's number to a pipe at once.
+_WATCHER = """
+import os, select, signal, sys, time
+parent, checkpoint, patience = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+number = os.read(0, 1)
+while number and number[0] != signal.SIGINT:
+    number = os.read(0, 1)
+if not number:
+    sys.exit()
+end = time.monotonic() + patience
+while time.monotonic() < end:
+    if select.select([0], [], [], end - time.monotonic())[0] and not os.read(0, 1):
+        sys.exit()  # the parent stopped by itself
+state = 'kept ' + checkpoint if os.path.exists(checkpoint) else 'no epoch was complete'
+os.write(2, ('\\ninterrupted: ' + state + '\\n').encode())
+os.kill(parent, signal.SIGKILL)
+"""
+
+
+@contextlib.contextmanager
+def stop_promptly(checkpoint: Path):
+    """Context in which Ctrl-C stops the run within about a second and says whether `checkpoint`
+    was kept. Inside a long call that Python cannot interrupt, the process is killed (status
+    SIGKILL); every file of a run is complete at any moment."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-c", _WATCHER, str(os.getpid()), str(checkpoint), str(PATIENCE)],
+        stdin=reader, start_new_session=True)
+    os.close(reader)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"kept {checkpoint}" if checkpoint.exists()
+                                else "no epoch was complete") from None
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watcher.wait()
+
+
+def main(run: Callable[[], None]) -> int:
+    """Run a script's body; returns its exit code.
+
+    0: done. 2: bad input, with one line on stderr. 130: interrupted.
+    """
+    try:
+        run()
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        return INTERRUPTED

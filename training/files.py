@@ -1,0 +1,32 @@
+"""Files that are either complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import BinaryIO, Iterator
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` only when the block ends without an exception.
+
+    Missing parent folders are made. Until the end the bytes lie in a hidden file beside
+    `path` (a rename is atomic only within one file system); an exception removes that file
+    and leaves an older `path` as it was. Raises OSError where nothing can be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are private (0600) and the result should follow the umask.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name without its bytes
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # gone after the rename
+            temporary.unlink()

@@ -1,0 +1,59 @@
+"""From the command line to a finished run: the part of both trainers that comes before the loop."""
+from __future__ import annotations
+
+from parity import weights
+from zoo.summary import layer_table, net_table
+
+from . import cli, datasets, loop, options
+from .errors import UserError
+from .run import Run, command, default_folder, environment
+
+
+def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> None:
+    """Do what the command line asks for.
+
+    Args:
+        framework: "jittor" or "torch".
+        engine_class: the trainer's framework half (see training.loop).
+        trace: (net, image size or None) -> rows of zoo.summary.
+
+    Raises:
+        UserError: bad input; nothing was trained and no run folder is left.
+    """
+    args = options.parse(framework, argv)
+    if args.list:
+        print(net_table(trace))
+        return
+    if args.summary:
+        print(layer_table(_checked(trace, args.net, args.image_size)))
+        return
+    data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
+                         args.image_size, args.augment)
+    plan, schedule = loop.plan_and_schedule(args, data)
+    start = weights.read(args.init_from) if args.init_from else None
+    engine = _checked(engine_class, args, data)
+    if start is not None:
+        weights.load(engine.net, start)
+    if args.save_init:
+        weights.save(args.save_init, engine.arrays(), {"net": args.net, "seed": str(args.seed)})
+    if args.evaluate:
+        loss, accuracy = loop.evaluate(engine, data, "test", args)
+        print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({len(data.test)} images)")
+        return
+    folder = args.output_dir or default_folder(args.net, framework)
+    record = {"command": command(), "options": vars(args), "data": data.source,
+              "data_sha256": data.sha256, **engine.environment(),
+              **environment(("numpy", framework, "torchvision"))}
+    size = sum(a.nbytes for a in engine.arrays().values())
+    with cli.stop_promptly(folder / "last.safetensors"):
+        opened = Run(folder, record, space_needed=3 * size + 10_000_000)
+        print(f"{args.net} ({framework} on {record['device']}) on {data.source}")
+        loop.train(engine, data, args, opened, plan, schedule)
+
+
+def _checked(build, *args):
+    """Call something that builds a net; its ValueError (an image too small, ...) is bad input."""
+    try:
+        return build(*args)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,117 @@
+"""The training loop of both trainers. Everything that is not the framework stands here.
+
+An engine is a trainer's framework half; it provides
+    step(batch, lr) -> (loss, correct)   one optimizer step; two values still on the device
+    fetch(values) -> list[float]         their values on the host
+    evaluate(split, batches) -> (loss, accuracy)  mean over the images, in evaluation mode
+    arrays() -> name -> array            weights and buffers
+    peak_memory() -> float               of the process or GPU, MB
+"""
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+from tqdm import tqdm
+
+from parity import weights
+
+from . import plots
+from .data import BatchPlan, Data, evaluation_batches
+from .errors import UserError
+from .run import Run, command
+from .schedule import Schedule
+
+# Losses are brought to the host this often: each fetch waits for the device.
+FETCH = 20
+
+
+def plan_and_schedule(args, data: Data) -> tuple[BatchPlan, Schedule]:
+    """The batches and learning rates of a run. Raises UserError if they are not possible."""
+    plan = BatchPlan(len(data.train), args.batch_size, data.image_size, data.padding, data.flip,
+                     args.seed)
+    steps = min(len(plan), args.limit_batches or len(plan))
+    schedule = Schedule(args.schedule, args.lr, args.epochs * steps, steps,
+                        round(args.warmup_epochs * steps), tuple(args.milestones), args.gamma)
+    return plan, schedule
+
+
+def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedule) -> dict:
+    """Train for `args.epochs`, write the run folder, evaluate the last epoch on the test images.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: the loss is no longer finite; the last complete checkpoint is kept.
+    """
+    best = -math.inf
+    start = time.perf_counter()
+    for epoch in range(1, args.epochs + 1):
+        row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
+        if len(data.val):
+            row["val_loss"], row["val_acc"] = evaluate(engine, data, "val", args)
+        else:
+            row["val_loss"] = row["val_acc"] = None
+        note = {"net": args.net, "epoch": str(epoch), "command": command()}
+        weights.save(run.path("last.safetensors"), engine.arrays(), note)
+        if row["val_acc"] is not None and row["val_acc"] > best:
+            best = row["val_acc"]
+            weights.save(run.path("best.safetensors"), engine.arrays(), note)
+        row["peak_memory_mb"] = engine.peak_memory()
+        run.log_epoch(row)
+        print(_line(row, args.epochs), flush=True)
+    loss, accuracy = evaluate(engine, data, "test", args)
+    result = {"epochs": args.epochs, "test_loss": loss, "test_acc": accuracy,
+              "test_images": len(data.test), "seconds": time.perf_counter() - start}
+    run.write_json("result.json", result)
+    plots.curves(run.path("log.csv"), run.path("curves.png"), f"{args.net} on {data.name}")
+    print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({len(data.test)} images, last epoch)")
+    print(f"{run.folder}: log.csv, curves.png, last.safetensors")
+    return result
+
+
+def evaluate(engine, data: Data, split: str, args) -> tuple[float, float]:
+    """Mean loss and accuracy on "val" or "test" (with --limit-batches, on its first batches)."""
+    batches = evaluation_batches(len(data.splits[split]), args.batch_size, data.image_size)
+    return engine.evaluate(split, itertools.islice(batches, args.limit_batches))
+
+
+def _train_epoch(engine, plan, schedule, epoch, epochs, run) -> dict:
+    steps = schedule.steps_per_epoch
+    first = (epoch - 1) * steps
+    pending, losses, correct, images = [], [], 0.0, 0
+    start = time.perf_counter()
+    batches = itertools.islice(plan.epoch(epoch - 1), steps)
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=None) as bar:
+        for index, batch in enumerate(bar, 1):
+            pending.append(engine.step(batch, schedule(first + index - 1)))
+            images += len(batch.indices)
+            if len(pending) == FETCH or index == steps:
+                values = engine.fetch([v for pair in pending for v in pair])
+                new, hits = values[::2], values[1::2]
+                done = first + len(losses)
+                losses += new
+                correct += sum(hits)
+                pending = []
+                run.log_steps([(epoch, done + i + 1, schedule(done + i), loss)
+                               for i, loss in enumerate(new)])
+                bar.set_postfix(loss=f"{new[-1]:.3f}")
+                if not all(map(math.isfinite, new)):
+                    raise UserError(f"the loss is no longer finite (epoch {epoch}, before step "
+                                    f"{done + len(new)}): try a smaller --lr")
+    seconds = time.perf_counter() - start
+    return {"epoch": epoch, "lr": schedule(first), "train_loss": sum(losses) / len(losses),
+            "train_acc": correct / images, "seconds": seconds,
+            "images_per_second": images / seconds}
+
+
+def _line(row: dict, epochs: int) -> str:
+    parts = [f"epoch {row['epoch']}/{epochs}", f"lr {row['lr']:.4g}",
+             f"train loss {row['train_loss']:.4f} acc {row['train_acc']:.2%}"]
+    if row["val_acc"] is not None:
+        parts.append(f"val loss {row['val_loss']:.4f} acc {row['val_acc']:.2%}")
+    parts.append(f"{row['seconds']:.1f} s ({row['images_per_second']:.0f} images/s)")
+    return "  ".join(parts)

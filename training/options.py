@@ -1,0 +1,122 @@
+"""The one command line of both trainers."""
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from zoo.catalog import lookup
+
+from .datasets import DATASETS
+from .errors import UserError
+from .schedule import KINDS
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message} (see --help)")
+
+
+def _number(kind, low, high=math.inf, open_high=False):
+    """argparse type: a finite number in [low, high], or [low, high)."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        too_high = value >= high if open_high else value > high
+        if not math.isfinite(value) or value < low or too_high:
+            end = f" and {'below' if open_high else 'at most'} {high}" if high < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: at least {low}{end}")
+        return value
+    return parse
+
+
+def parser(framework: str) -> argparse.ArgumentParser:
+    """The options, for the trainer of one framework ("jittor" or "torch")."""
+    zoo = {"jittor": "jt_models", "torch": "torch_ref"}[framework]
+    p = _Parser(
+        prog=f"train_{framework}.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
+                    "options and, with the same seed, see the same batches.",
+        epilog="Exit code: 0 done, 2 bad input (one line says what), 130 interrupted.")
+    whole, fraction = _number(int, 1), _number(float, 0, 1, open_high=True)
+
+    g = p.add_argument_group("net")
+    g.add_argument("--net", metavar="NAME", help="one of --list")
+    g.add_argument("--list", action="store_true", help="list the nets and stop")
+    g.add_argument("--summary", action="store_true",
+                   help="print the net's layers for its native input (or --image-size) and stop")
+    g.add_argument("--dropout", type=fraction, default=0.0, metavar="P",
+                   help="probability, before the last linear layer")
+    g.add_argument("--init-from", type=Path, metavar="FILE",
+                   help="start from these weights (.safetensors, .pth), of either framework")
+    g.add_argument("--save-init", type=Path, metavar="FILE",
+                   help="save the starting weights (.safetensors)")
+
+    g = p.add_argument_group("data")
+    g.add_argument("--dataset", choices=DATASETS, default="auto",
+                   help="auto: images in --data-dir, else CIFAR-10, else the embedded digits")
+    g.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR",
+                   help="where data sets lie or are downloaded to; for images: "
+                        "DIR/train/CLASS/* and DIR/test/CLASS/*")
+    g.add_argument("--val-fraction", type=fraction, default=0.1, metavar="F",
+                   help="part of the training images that is held out for validation")
+    g.add_argument("--image-size", type=whole, metavar="PIXELS", help="resize the images")
+    g.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
+                   help="random crop and flip, where the data set allows")
+
+    g = p.add_argument_group("training")
+    g.add_argument("--epochs", type=whole, default=10, metavar="N", help="passes over the data")
+    g.add_argument("-b", "--batch-size", type=whole, default=128, metavar="N", help="images a step")
+    g.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="update rule")
+    g.add_argument("--lr", type=_number(float, 0), metavar="LR",
+                   help="peak learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)")
+    g.add_argument("--momentum", type=fraction, default=0.9, metavar="M", help="of sgd")
+    g.add_argument("--nesterov", action="store_true", help="Nesterov momentum for sgd")
+    g.add_argument("--wd", "--weight-decay", dest="wd", type=_number(float, 0), default=5e-4,
+                   metavar="WD", help="weight decay, on all parameters")
+    g.add_argument("--schedule", choices=KINDS, default="cosine", help="learning rate over time")
+    g.add_argument("--warmup-epochs", type=_number(float, 0), default=0.0, metavar="N",
+                   help="linear warm-up")
+    g.add_argument("--milestones", type=whole, nargs="+", default=[], metavar="EPOCH",
+                   help="epochs at whose start multistep multiplies the rate by --gamma")
+    g.add_argument("--gamma", type=_number(float, 0), default=0.1, help="factor of multistep")
+    g.add_argument("--label-smoothing", type=fraction, default=0.0, metavar="F",
+                   help="weight of the uniform distribution in the target")
+    g.add_argument("--limit-batches", type=whole, metavar="N",
+                   help="only the first N batches of each epoch and evaluation, for a quick try")
+
+    g = p.add_argument_group("run")
+    g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                   help="auto: the GPU if there is one")
+    g.add_argument("--seed", type=_number(int, 0, 2**31 - 1), default=0, metavar="N",
+                   help="of weights, batches, validation split and dropout")
+    g.add_argument("--output-dir", type=Path, metavar="DIR",
+                   help=f"the run's folder, new or empty (default: runs/NET-{framework}-TIME)")
+    g.add_argument("--evaluate", action="store_true",
+                   help="only evaluate the weights of --init-from on the test images")
+    return p
+
+
+def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and cross-check the options.
+
+    Raises:
+        UserError: one sentence that names the option.
+    """
+    args = parser(framework).parse_args(argv)
+    if args.list:
+        return args
+    if args.net is None:
+        raise UserError("--net NAME is needed (see --list)")
+    lookup(args.net)
+    if args.lr is None:
+        args.lr = 0.05 if args.optimizer == "sgd" else 1e-3
+    if args.evaluate and args.init_from is None:
+        raise UserError("--evaluate needs the weights: --init-from FILE")
+    if args.nesterov and (args.optimizer != "sgd" or args.momentum == 0):
+        raise UserError("--nesterov needs --optimizer sgd and a --momentum above 0")
+    if args.milestones and args.schedule != "multistep":
+        raise UserError("--milestones needs --schedule multistep")
+    return args

@@ -1,0 +1,103 @@
+"""The run folder: what was run, one row per epoch, checkpoints, the result.
+
+    args.json         command, options, versions, hardware, precision, data
+    log.csv           one row per epoch
+    steps.csv         learning rate and loss of every training step
+    last.safetensors  weights after the last complete epoch
+    best.safetensors  weights of the best epoch on the validation images
+    curves.png        loss and accuracy
+    result.json       test loss and accuracy of the last epoch
+
+Every file is complete or absent; the two logs grow by whole lines.
+"""
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from .errors import UserError
+from .files import atomic_write
+
+LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
+       "images_per_second", "peak_memory_mb")
+STEPS = ("epoch", "step", "lr", "loss")
+
+
+def default_folder(net: str, framework: str) -> Path:
+    """runs/NET-FRAMEWORK-TIME, which is new at each call."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    return Path("runs") / f"{net}-{framework}-{stamp}"
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    with open("/proc/cpuinfo") as info:
+        for line in info:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment(packages: tuple[str, ...]) -> dict:
+    """Versions and hardware, for the record of a measurement."""
+    return {"python": platform.python_version(), "system": platform.platform(terse=True),
+            "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "versions": {name: version(name) for name in packages}}
+
+
+class Run:
+    """An open run folder.
+
+    Raises:
+        UserError: the folder holds a run already, cannot be written, or has no space.
+    """
+
+    def __init__(self, folder: Path, record: dict, space_needed: int):
+        """`record` goes to args.json; `space_needed` is in bytes."""
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()):
+                raise UserError(f"{self.folder} is not empty: choose another --output-dir")
+            free = shutil.disk_usage(self.folder).free
+            if free < space_needed:
+                raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
+                                f"checkpoints and logs, {free / 1e6:.0f} MB are free")
+            self.write_json("args.json", record)
+            for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
+                self._append(name, ",".join(columns) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def write_json(self, name: str, content: dict) -> None:
+        with atomic_write(self.path(name)) as file:
+            file.write(json.dumps(content, indent=1, default=str).encode() + b"\n")
+
+    def _append(self, name: str, text: str) -> None:
+        # One write of whole lines: a reader, or a killed process, never leaves half a row.
+        with open(self.path(name), "ab", buffering=0) as file:
+            file.write(text.encode())
+
+    def log_epoch(self, row: dict) -> None:
+        """Append a row of LOG's columns; None becomes an empty field."""
+        fields = (row[name] for name in LOG)
+        self._append("log.csv", ",".join("" if v is None else f"{v:.7g}" for v in fields) + "\n")
+
+    def log_steps(self, rows: list[tuple]) -> None:
+        """Append rows of STEPS's columns, as precise as float32."""
+        self._append("steps.csv", "".join(f"{e},{s},{lr:.9g},{loss:.9g}\n" for e, s, lr, loss in rows))
+
+
+def command() -> str:
+    """The command line, to be repeated by hand."""
+    import shlex
+    return shlex.join(["python", *sys.argv])
