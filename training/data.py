@@ -16,7 +16,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 
-from training.errors import UserError
+from .errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

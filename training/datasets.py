@@ -11,9 +11,9 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 
-from training import downloads, folder
-from training.data import Data, Split, permutation, random_words
-from training.errors import UserError
+from . import downloads, folder
+from .data import Data, Split, permutation, random_words
+from .errors import UserError
 
 DATASETS = ("auto", "cifar10", "mnist", "fashion-mnist", "folder", "digits")
 

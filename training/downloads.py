@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import Split
-from training.errors import UserError
-from training.torchvision_ops import declare_missing_ops
+from .data import Split
+from .errors import UserError
+from .torchvision_ops import declare_missing_ops
 
 # A firewall that swallows packets must not hang the program.
 _TIMEOUT_S = 15

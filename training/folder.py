@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from training.errors import UserError
-from training.files import atomic_write
+from .errors import UserError
+from .files import atomic_write
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 
@@ -181,7 +181,8 @@ def _cache_file(root: Path, files: list[Path], image_size: int | None) -> Path:
 
 def _read_cache(cache: Path, count: int, warn: Callable[[str], None]) -> np.ndarray | None:
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        # Opened here, since numpy leaves a damaged file open.
+        with open(cache, "rb") as file, np.load(file, allow_pickle=False) as stored:
             images, sha256 = stored["images"], stored["sha256"]
         if len(images) != count or not np.array_equal(sha256, _digest(images)):
             raise ValueError("wrong checksum")

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from training.errors import UserError
-from training.files import atomic_write
+from .errors import UserError
+from .files import atomic_write
 
 # Okabe and Ito's palette, which colour-blind people can tell apart, without its pale yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,13 +72,15 @@ def _read(path: Path) -> dict[str, list[float]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path} lacks the column {missing[0]!r}")
-            rows = list(reader)
-        log = {name: [float(row[name] or "nan") for row in rows] for name in columns}
+            names, rows = reader.fieldnames or (), list(reader)
+        log = {
+            name: [float(row[name] or "nan") for row in rows] for name in columns if name in names
+        }
     except (OSError, ValueError, csv.Error) as problem:
         raise UserError(f"{path} cannot be read as a log ({problem})") from problem
+    missing = [name for name in columns if name not in log]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]!r}")
     if not rows:
         raise UserError(f"{path} has no epoch yet")
     return log

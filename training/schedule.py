@@ -9,7 +9,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from training.errors import UserError
+from .errors import UserError
 
 KINDS = ("cosine", "multistep", "constant")
 

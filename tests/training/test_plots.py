@@ -120,8 +120,8 @@ def test_compare_refuses_none_and_too_many(tmp_path, count):
     "content, message",
     [
         (None, "cannot be read as a log"),
-        ("", "lacks the column 'epoch'"),
-        ("epoch,train_loss,train_acc,val_loss\n", "lacks the column 'val_acc'"),
+        ("", "log.csv lacks the column 'epoch'$"),
+        ("epoch,train_loss,train_acc,val_loss\n", "log.csv lacks the column 'val_acc'$"),
         (HEADER, "has no epoch yet"),
         (HEADER + "1,0.1,abc,0.1,,,1,1,1\n", "cannot be read as a log .*abc"),
         (b"\xff\xfe\x00", "cannot be read as a log"),

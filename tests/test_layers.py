@@ -1,0 +1,202 @@
+"""Jittor layers, losses and optimizers against PyTorch's, over drawn shapes and options."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings, strategies as st
+
+import jittor as jt
+from jt_models import layers, losses, optim
+from parity.truth import U, error
+
+F = torch.nn.functional
+# Every drawn configuration may compile a kernel: few examples, no deadline.
+drawn = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def run_jittor(function, *arrays):
+    """Output, and gradients with respect to `arrays`, of sum(function(...) * fixed weights)."""
+    inputs = [jt.array(a) for a in arrays]
+    out = function(*inputs)
+    probe = weights_like(out.shape)
+    grads = jt.grad((out * jt.array(probe)).sum(), inputs)
+    return [np.array(v.numpy()) for v in (out, *grads)]
+
+
+def run_torch(function, *arrays):
+    """The same in float64."""
+    inputs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    out = function(*inputs)
+    (out * torch.tensor(weights_like(out.shape), dtype=torch.float64)).sum().backward()
+    return [out.detach().numpy(), *(v.grad.numpy() for v in inputs)]
+
+
+def weights_like(shape):
+    return np.random.default_rng(1).standard_normal(tuple(shape)).astype("float32")
+
+
+def assert_close(ours, theirs, units=16):
+    for a, b in zip(ours, theirs):
+        assert error(a, b).worst <= units * U, (error(a, b).worst / U, a.shape)
+
+
+def image(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+POOL = dict(h=st.integers(1, 9), w=st.integers(1, 9), kernel=st.integers(1, 3),
+            stride=st.integers(1, 3), padding=st.integers(0, 1), ceil_mode=st.booleans())
+
+
+def pool_pair(ours, theirs, h, w, kernel, options):
+    x = image(2, 3, h, w)
+    try:
+        expected = run_torch(lambda v: theirs(v, kernel, **options), x)
+    except RuntimeError:  # torch refuses: no window, or padding above half the kernel
+        with pytest.raises(ValueError):
+            ours(kernel, **options)(jt.array(x))
+        return
+    assert_close(run_jittor(ours(kernel, **options), x), expected)
+
+
+@drawn
+@given(**POOL)
+def test_max_pool(h, w, kernel, stride, padding, ceil_mode):
+    pool_pair(layers.MaxPool2d, F.max_pool2d, h, w, kernel,
+              dict(stride=stride, padding=padding, ceil_mode=ceil_mode))
+
+
+@drawn
+@given(**POOL, count_include_pad=st.booleans())
+def test_avg_pool(h, w, kernel, stride, padding, ceil_mode, count_include_pad):
+    pool_pair(layers.AvgPool2d, F.avg_pool2d, h, w, kernel,
+              dict(stride=stride, padding=padding, ceil_mode=ceil_mode,
+                   count_include_pad=count_include_pad))
+
+
+def test_max_pool_gives_the_gradient_to_the_first_of_equal_values():
+    x = np.zeros((1, 1, 4, 4), "float32")
+    for kernel, padding in ((2, 0), (3, 1)):
+        ours = run_jittor(layers.MaxPool2d(kernel, 2, padding), x)
+        assert_close(ours, run_torch(lambda v: F.max_pool2d(v, kernel, 2, padding), x))
+
+
+@drawn
+@given(h=st.integers(1, 12), w=st.integers(1, 12), oh=st.integers(1, 7), ow=st.integers(1, 7))
+def test_adaptive_avg_pool(h, w, oh, ow):
+    x = image(2, 3, h, w)
+    assert_close(run_jittor(layers.AdaptiveAvgPool2d((oh, ow)), x),
+                 run_torch(lambda v: F.adaptive_avg_pool2d(v, (oh, ow)), x))
+
+
+@pytest.mark.parametrize("ratio", [0, 10, 100])
+def test_batch_norm_trains_and_tracks_as_torch(ratio):
+    """Also with a mean that is large beside the deviation, where E[x^2]-E[x]^2 cancels."""
+    x = image(4, 5, 6, 6) + np.float32(ratio)
+    ours = layers.BatchNorm2d(5, eps=1e-3, momentum=0.3)
+    theirs = torch.nn.BatchNorm2d(5, eps=1e-3, momentum=0.3).double()
+    w, b = image(5, seed=1), image(5, seed=2)
+    ours.weight.update(jt.array(w))
+    ours.bias.update(jt.array(b))
+    theirs.load_state_dict({**theirs.state_dict(), "weight": torch.tensor(w), "bias": torch.tensor(b)})
+    # One float32 step of the input is `ratio` times coarser beside its deviation.
+    units = 64 * max(1, ratio)
+    for _ in range(3):
+        assert_close(run_jittor(ours, x), run_torch(theirs, x), units)
+    assert_close([ours.running_mean.numpy(), ours.running_var.numpy()],
+                 [theirs.running_mean.numpy(), theirs.running_var.numpy()], units)
+    assert ours.num_batches_tracked == int(theirs.num_batches_tracked) == 3
+    layers.set_training(ours, False)
+    assert_close(run_jittor(ours, x), run_torch(theirs.eval(), x), units)
+
+
+def test_batch_norm_refuses_one_value_per_channel_and_wrong_channels():
+    norm = layers.BatchNorm2d(3)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm(jt.ones((1, 3, 1, 1)))
+    with pytest.raises(ValueError, match=r"\[N, 3, H, W\], not \[2, 4, 5, 5\]"):
+        norm(jt.ones((2, 4, 5, 5)))
+    with pytest.raises(ValueError, match=r"\[N, 4, H, W\], not \[2, 3, 5, 5\]"):
+        layers.Conv2d(4, 8, 3)(jt.ones((2, 3, 5, 5)))
+
+
+@pytest.mark.parametrize("ours, theirs", [(layers.relu, F.relu), (layers.sigmoid, torch.sigmoid),
+                                          (layers.Tanh(), torch.tanh)])
+def test_activations(ours, theirs):
+    x = np.concatenate([image(200) * 5, np.array([0, -0.0, 100, -100], "float32")])
+    assert_close(run_jittor(ours, x), run_torch(theirs, x))
+
+
+def test_dropout_keeps_the_expectation_and_the_scale():
+    jt.set_global_seed(0)
+    out = layers.Dropout(0.25)(jt.ones((200_000,))).numpy()
+    assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((out == 0).mean() - 0.25) < 5 * (0.25 * 0.75 / out.size) ** 0.5
+    assert not layers.dropout(jt.ones(10), 0.0).numpy().sum() != 10
+
+
+def test_set_training_keeps_gradients():
+    net = layers.Sequential(layers.BatchNorm2d(2), layers.Dropout())
+    layers.set_training(net, False)
+    assert not any(m.is_train for m in net.modules())
+    assert not net[0].weight.is_stop_grad()
+
+
+@drawn
+@given(n=st.integers(1, 6), classes=st.integers(1, 12), smoothing=st.sampled_from([0, 0.1, 0.9]),
+       scale=st.sampled_from([1, 50]))
+def test_cross_entropy(n, classes, smoothing, scale):
+    logits = image(n, classes) * np.float32(scale)
+    y = np.random.default_rng(0).integers(0, classes, n)
+    ours = run_jittor(lambda v: losses.cross_entropy(v, jt.array(y.astype("int32")), smoothing), logits)
+    theirs = run_torch(lambda v: F.cross_entropy(v, torch.tensor(y), label_smoothing=smoothing), logits)
+    # Near a perfect or a single-class prediction the loss itself is rounding.
+    assume(abs(theirs[0]) > 1e-3 and np.abs(theirs[1]).max() > 1e-3)
+    assert_close([ours[0].reshape(()), ours[1]], theirs, units=64)
+
+
+def test_cross_entropy_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"not \[2, 3\] and \[3\]"):
+        losses.cross_entropy(jt.ones((2, 3)), jt.zeros(3).int32())
+    with pytest.raises(ValueError, match="label_smoothing"):
+        losses.cross_entropy(jt.ones((2, 3)), jt.zeros(2).int32(), 1.0)
+
+
+RULES = [
+    ("SGD", dict(lr=0.1)), ("SGD", dict(lr=0.1, momentum=0.9)),
+    ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)),
+    ("SGD", dict(lr=0.1, momentum=0.8, dampening=0.3)),
+    ("Adam", dict(lr=0.01)), ("Adam", dict(lr=0.01, weight_decay=0.1, betas=(0.8, 0.95))),
+    ("AdamW", dict(lr=0.01)), ("AdamW", dict(lr=0.01, weight_decay=0.3, eps=1e-3)),
+]
+
+
+@pytest.mark.parametrize("rule, options", RULES, ids=lambda v: str(v))
+def test_optimizers_in_float64(rule, options):
+    """Ten steps with gradients that differ from step to step, two parameters, changing rate."""
+    start = [np.random.default_rng(i).standard_normal((3, 4)) for i in range(2)]
+    targets = np.random.default_rng(9).standard_normal((10, 3, 4))
+    theirs = [torch.tensor(a, requires_grad=True) for a in start]
+    reference = getattr(torch.optim, rule)(theirs, **options)
+    with jt.flag_scope(auto_convert_64_to_32=0):
+        ours = [jt.array(a) for a in start]
+        optimizer = getattr(optim, rule)(ours, **options)
+        for index, target in enumerate(targets):
+            reference.param_groups[0]["lr"] = optimizer.lr = options["lr"] / (index + 1)
+            loss = sum(((p - torch.tensor(target)) ** 4).sum() for p in theirs)
+            reference.zero_grad()
+            loss.backward()
+            reference.step()
+            goal = jt.array(target)
+            squares = [(p - goal) * (p - goal) for p in ours]
+            optimizer.step(sum((s * s).sum() for s in squares))
+        for a, b in zip(ours, theirs):
+            assert error(a.numpy(), b.detach().numpy()).worst < 1e-13
+
+
+def test_sgd_refuses_nesterov_without_momentum():
+    with pytest.raises(ValueError, match="Nesterov"):
+        optim.SGD([jt.ones(2)], nesterov=True)
+
+
+def test_trainable_leaves_running_statistics_out():
+    assert list(optim.trainable(layers.BatchNorm2d(2))) == ["weight", "bias"]

@@ -1,0 +1,145 @@
+"""The proof: every net computes in Jittor what it computes in PyTorch."""
+import numpy as np
+import pytest
+import torch
+
+import jt_models
+import torch_ref
+from jt_models import layers
+from parity import checks
+from parity.truth import CEILING, U, budget, error, one_ulp, vanishing
+from zoo.catalog import NETS
+
+# 48 pixels leave a 2x2 map after five halvings: small, but padding still acts.
+SIZES = {"se_resnet18_preact": 16, "se_resnet18_lab": 32}
+
+
+def pair(name, seed=0):
+    """Both nets with non-degenerate weights, and a batch for them."""
+    native = NETS[name]
+    size = SIZES.get(name, min(native.size, 48))
+    options = {"stem": "imagenet"} if native.size == 224 else {}
+    torch.manual_seed(seed)
+    reference = torch_ref.create(name, 10, native.channels, size, **options)
+    checks.randomise(reference, seed)
+    port = jt_models.create(name, 10, native.channels, size, **options)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((4, native.channels, size, size)).astype("float32")
+    return port, reference, x, rng.integers(0, 10, 4)
+
+
+def failures(found):
+    return [str(check) for check in found if not check.passed]
+
+
+def report(capsys, name, found):
+    with capsys.disabled():
+        print(f"\n{name}: " + "; ".join(map(str, checks.worst(found).values())), end=" ")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_structure_in_float64(name, capsys):
+    found = checks.structure(*pair(name))
+    report(capsys, name, found)
+    assert {c.level for c in found} >= {"eval", "train", "gradients", "momentum", "steps"}
+    assert failures(found) == []
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_numerics_in_float32(name, capsys):
+    found = checks.numerics(*pair(name))
+    report(capsys, name, found)
+    assert failures(found) == []
+
+
+class Faulty:
+    """Port bugs, each put into a right port of resnet18 (or cnn)."""
+
+    @staticmethod
+    def eps(net):
+        net.layer2[0].bn1.eps = 1.001e-5
+
+    @staticmethod
+    def momentum(net):
+        net.layer3[1].bn2.momentum = 0.1001
+
+    @staticmethod
+    def stride_in_the_first_convolution_of_the_shortcut(net):
+        net.layer2[0].downsample[0].stride = (2, 2)
+        net.layer2[0].downsample[0].padding = (0, 0)
+        net.layer2[0].conv1.stride, net.layer2[0].conv2.stride = (1, 1), (2, 2)
+
+    @staticmethod
+    def swapped_blocks(net):
+        net.layer3[0].conv2, net.layer3[1].conv2 = net.layer3[1].conv2, net.layer3[0].conv2
+
+    @staticmethod
+    def missing_relu(net):
+        net.layer4[1].relu = layers.Identity()
+
+    @staticmethod
+    def evaluation_mode_in_one_layer(net):
+        class Stale(layers.BatchNorm2d):
+            training = False
+        net.layer1[0].bn1.__class__ = Stale
+
+
+@pytest.mark.parametrize("fault", [n for n in vars(Faulty) if not n.startswith("_")])
+def test_the_judge_catches_a_port_bug(fault):
+    port, reference, x, y = pair("resnet18")
+    getattr(Faulty, fault)(port)
+    try:
+        found = checks.structure(port, reference, x, y, steps=1)
+    except ValueError as refused:  # a fault that moves a branch point out of step
+        assert "ReLUs" in str(refused)
+        return
+    assert failures(found)
+
+
+def test_a_wrong_optimizer_is_caught_at_the_second_step(monkeypatch):
+    from jt_models import optim
+    right = optim.SGD.update
+
+    def dampened_first_step(self, p, g, buffer, **options):
+        right(self, p, g * 0.9 if self.steps == 1 else g, buffer, **options)
+
+    monkeypatch.setattr(optim.SGD, "update", dampened_first_step)
+    found = checks.numerics(*pair("cnn"), steps=2)
+    assert any(f.startswith("momentum") for f in failures(found))
+    assert any(f.startswith("steps") for f in failures(found))
+
+
+def test_a_check_names_tensor_errors_and_budget():
+    assert str(checks.Check("eval", "output", 8.8, 6.6, 64)) == (
+        "eval output: Jittor 8.8 u, torch 6.6 u, budget 64 u")
+    assert not checks.Check("eval", "output", 64.1, 6.6, 64).passed
+
+
+def test_error_is_relative_to_the_size_of_the_truth():
+    truth = np.array([3.0, -4.0])
+    found = error(np.array([3.0, -4.0 - 4e-3]), truth)
+    assert found.e2 == pytest.approx(4e-3 / 5)
+    assert found.einf == pytest.approx(1e-3)
+    assert error(truth, truth).worst == 0
+    assert error(truth + 1, np.zeros(2)).worst == np.inf
+    assert error(np.ones((2, 1)), truth).worst == np.inf
+    assert error(np.array([np.nan, 1]), truth).worst == np.inf
+    assert error(np.array([np.inf, 1]), np.array([-np.inf, 1])).worst == np.inf
+    assert error(np.array([np.inf, 1]), np.array([np.inf, 1])).worst == 0
+
+
+def test_budget_follows_the_floor_up_to_the_ceiling():
+    assert [budget(f) for f in (0, 8, 10, 1e9)] == [64, 64, 80, CEILING]
+
+
+def test_vanishing_finds_the_bias_before_batch_norm():
+    big, tiny = np.ones(4), np.full(4, 1e-15)
+    gradients = {"a.weight": big, "a.bias": tiny, "b.weight": big, "b.bias": big, "input": tiny}
+    assert vanishing(gradients) == {"a.bias"}
+
+
+def test_one_ulp_moves_by_at_most_one():
+    x = np.random.default_rng(0).standard_normal(1000).astype("float32")
+    moved = one_ulp(np.random.default_rng(1), x)
+    assert moved.dtype == np.float32 and (moved != x).any() and (moved == x).any()
+    assert (np.abs(moved - x) <= np.spacing(np.abs(x))).all()

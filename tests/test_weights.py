@@ -1,0 +1,187 @@
+"""Conversion is bitwise and strict, in memory and through files."""
+import os
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.numpy import save_file
+
+import jittor as jt
+import jt_models
+import torch_ref
+from facts import TORCHVISION
+from parity import checks, weights
+from zoo.catalog import NETS
+
+
+def pair(name="resnet18_lab", seed=0):
+    net = NETS[name]
+    torch.manual_seed(seed)
+    reference = torch_ref.create(name, 10, net.channels, min(net.size, 64))
+    checks.randomise(reference, seed)
+    return jt_models.create(name, 10, net.channels, min(net.size, 64)), reference
+
+
+def same(a, b):
+    return list(a) == list(b) and all(
+        a[k].dtype == b[k].dtype and a[k].shape == b[k].shape
+        and a[k].tobytes() == b[k].tobytes() for k in a)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_round_trip_is_bitwise(name, tmp_path):
+    port, reference = pair(name)
+    before = weights.tensors(reference)
+    weights.convert(reference, port)
+    weights.save(tmp_path / "w.safetensors", weights.tensors(port))
+    other = pair(name, seed=1)[1]
+    weights.load(other, weights.read(tmp_path / "w.safetensors"))
+    after = weights.tensors(other)
+    assert set(after) == set(before) and same({k: after[k] for k in before}, before)
+    weights.convert(port, other)
+    assert same(weights.tensors(other), before)
+
+
+def test_batch_counters_are_converted():
+    port, reference = pair()
+    weights.convert(reference, port)
+    assert port.conv1[1].num_batches_tracked == 3
+    weights.load(port, {k: a for k, a in weights.tensors(reference).items() if "tracked" not in k})
+    assert port.conv1[1].num_batches_tracked == 0
+
+
+def drop(arrays):
+    del arrays["layer2.0.bias"]
+
+
+def add(arrays):
+    arrays["layer9.weight"] = np.zeros(1, "float32")
+
+
+def reshape(arrays):
+    arrays["fc.weight"] = arrays["fc.weight"].T
+
+
+def half(arrays):
+    arrays["layer1.0.weight"] = arrays["layer1.0.weight"].astype("float16")
+
+
+def poison(arrays):
+    arrays["layer3.1.running_var"][5] = np.nan
+
+
+def lose_a_counter(arrays):
+    del arrays["layer1.1.num_batches_tracked"]
+
+
+@pytest.mark.parametrize("side", ["jittor", "torch"])
+@pytest.mark.parametrize("damage, message", [
+    (drop, "1 missing: layer2.0.bias"), (add, "1 unexpected: layer9.weight"),
+    (reshape, r"fc.weight has shape \(512, 10\), this net needs \(10, 512\)"),
+    (half, "layer1.0.weight has dtype float16, this net needs float32"),
+    (poison, "layer3.1.running_var holds 1 values that are not finite"),
+    (lose_a_counter, "1 missing: layer1.1.num_batches_tracked"),
+])
+def test_bad_tensors_are_named_and_nothing_changes(side, damage, message):
+    port, reference = pair()
+    target = port if side == "jittor" else reference
+    before, arrays = weights.tensors(target), weights.tensors(pair(seed=1)[1])
+    damage(arrays)
+    with pytest.raises(weights.WeightError, match=message):
+        weights.load(target, arrays)
+    assert same(weights.tensors(target), before)
+
+
+def test_key_map_must_be_one_to_one():
+    source, target = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    weights.convert(source, target, {"weight": "weight", "bias": "bias"})
+    assert same(weights.tensors(source), weights.tensors(target))
+    with pytest.raises(weights.WeightError, match="not one to one: two tensors go to bias"):
+        weights.convert(source, target, {"weight": "bias", "bias": "bias"})
+    with pytest.raises(weights.WeightError, match="not so for bias"):
+        weights.convert(source, target, {"weight": "weight"})
+
+
+def test_a_stock_jittor_net_takes_torch_weights():
+    port = jt.nn.Sequential(jt.nn.Conv2d(3, 4, 3), jt.nn.BatchNorm2d(4))
+    reference = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    weights.convert(reference, port)
+    weights.convert(port, reference)
+    with pytest.raises(TypeError, match="not a torch or Jittor module: int"):
+        weights.tensors(3)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_checkpoint_loads_and_gives_its_output(name, tmp_path):
+    torch.manual_seed(0)
+    original = torchvision.models.get_model(name, weights=None, num_classes=10)
+    checks.randomise(original, 0)
+    torch.save(original.state_dict(), tmp_path / "net.pth")
+    port = jt_models.create(name, 10)
+    reference = torch_ref.create(name, 10)
+    for net in (port, reference):
+        weights.load(net, weights.read(tmp_path / "net.pth"))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        truth = original.eval().double()(x.double()).numpy()
+        again = reference.eval().double()(x.double()).numpy()
+    jt_models.layers.set_training(port, False)
+    ours = port(jt.array(x.numpy())).numpy()
+    assert np.abs(again - truth).max() <= 1e-12 * np.abs(truth).max()
+    assert np.abs(ours - truth).max() <= 128 * 2 ** -24 * np.abs(truth).max()
+
+
+def test_old_densenet_names_and_wrapped_state_dicts(tmp_path):
+    state = torch_ref.create("densenet121", 10).state_dict()
+    old = {k.replace("norm1", "norm.1").replace("conv2", "conv.2"): v for k, v in state.items()}
+    assert old.keys() != state.keys()
+    torch.save({"state_dict": old, "epoch": 3}, tmp_path / "old.pth")
+    assert weights.read(tmp_path / "old.pth").keys() == state.keys()
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_no_code_in_a_checkpoint_runs(tmp_path):
+    bomb = Malicious()
+    bomb.path = str(tmp_path / "pwned")
+    torch.save({"weight": bomb}, tmp_path / "bomb.pth")
+    with pytest.raises(weights.WeightError, match="not a readable PyTorch checkpoint"):
+        weights.read(tmp_path / "bomb.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_damaged_files_are_one_error(tmp_path):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_file({"a": np.arange(100, dtype="float32")}, good)
+    whole = good.read_bytes()
+    for content in (b"", b"x", whole[:-1], whole[:20], b"\xff" * 64, whole + b"1"):
+        bad.write_bytes(content)
+        with pytest.raises(weights.WeightError, match="bad.safetensors is not a readable"):
+            weights.read(bad)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "good.pth")
+    whole = (tmp_path / "good.pth").read_bytes()
+    for content in (b"", b"x" * 100, whole[:-100], whole[:40]):
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(weights.WeightError, match="bad.pth is not a readable"):
+            weights.read(tmp_path / "bad.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(weights.WeightError, match="holds no state dict"):
+        weights.read(tmp_path / "list.pth")
+    torch.save({"a": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "bf16.pth")
+    with pytest.raises(weights.WeightError, match="a in .* is torch.bfloat16"):
+        weights.read(tmp_path / "bf16.pth")
+    with pytest.raises(weights.WeightError, match="no such weights file"):
+        weights.read(tmp_path / "absent.safetensors")
+
+
+def test_strided_checkpoint_tensors_keep_their_values(tmp_path):
+    """Jittor's own reader gives wrong values for these."""
+    base = torch.arange(12.0).view(3, 4)
+    torch.save({"columns": base[:, ::2], "transposed": base.t()}, tmp_path / "s.pth")
+    found = weights.read(tmp_path / "s.pth")
+    assert np.array_equal(found["columns"], base[:, ::2].numpy())
+    assert np.array_equal(found["transposed"], base.t().numpy())
