@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 JITTOR = "1.3.11.0"
-ONEDNN_WHEEL = "onednn-devel-cpu-gomp"
+ONEDNN_WHEELS = ("onednn-devel-cpu-gomp", "onednn-cpu-gomp")  # headers, library
 # The name is Jittor's own: a folder of this name is what keeps it from downloading.
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
 
@@ -56,23 +56,26 @@ def nvidia_devices() -> int:
 
 
 def onednn_wheel() -> tuple[Path, Path] | None:
-    """The installed oneDNN wheel's (include folder, libdnnl.so.2), or None if it is not there."""
-    try:
-        files = importlib.metadata.files(ONEDNN_WHEEL) or []
-    except importlib.metadata.PackageNotFoundError:
+    """The installed oneDNN wheels' (include folder, libdnnl.so.2), or None if they are not there."""
+    found = []
+    for wheel, tail in zip(ONEDNN_WHEELS, ("include/dnnl.h", "lib/libdnnl.so.2")):
+        try:
+            files = importlib.metadata.files(wheel) or []
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        paths = [Path(f.locate()).resolve() for f in files]
+        found += [path for path in paths if path.as_posix().endswith("/" + tail)][:1]
+    if len(found) != 2 or not all(path.is_file() for path in found):
         return None
-    found = {f.name: Path(f.locate()).resolve() for f in files}
-    header, library = found.get("dnnl.h"), found.get("libdnnl.so.2")
-    if header is None or library is None or not (header.is_file() and library.is_file()):
-        return None
+    header, library = found
     return header.parent, library
 
 
 def install_onednn(target: Path) -> bool:
-    """Lay the wheel's oneDNN out as Jittor expects it in `target`, atomically.
+    """Lay the wheels' oneDNN out as Jittor expects it in `target`, atomically.
 
     Copies rather than links: Jittor's cache is shared by environments that come and go.
-    Returns False when the wheel is not installed.
+    Returns False when the wheels are not installed.
     """
     wheel = onednn_wheel()
     if wheel is None:
@@ -251,11 +254,11 @@ def diagnose() -> list[tuple[str, str, str | None]]:
     elif (laid_out / "lib" / "libmkldnn.so").is_file():
         row("oneDNN", str(laid_out))
     elif onednn_wheel():
-        row("oneDNN", f"wheel {ONEDNN_WHEEL} {_version(ONEDNN_WHEEL)}, laid out at first import")
+        row("oneDNN", f"wheel {ONEDNN_WHEELS[1]}, laid out at the first import")
     else:
         row("oneDNN", "not here; Jittor will download it at its first import",
-            f"without a network: pip install {ONEDNN_WHEEL}==2021.2.0 (Linux x86-64), "
-            "or set use_mkl=0")
+            f"without a network: pip install {'==2021.2.0 '.join(ONEDNN_WHEELS)}==2021.2.0 "
+            "(Linux x86-64), or set use_mkl=0")
     devices, nvcc = nvidia_devices(), shutil.which("nvcc")
     row("NVIDIA driver", f"{devices} GPU(s)" if devices else "none: Jittor runs on the CPU")
     if not devices and nvcc:

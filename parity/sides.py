@@ -14,8 +14,8 @@ import torch
 from . import weights
 from .branches import Branches, RecordTorch, ReplayTorch, record_jittor
 
-# A small rate: at 0.05 some nets diverge within five steps, and then even float64 runs part.
-SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+RATE = 0.01
+SGD = {"momentum": 0.9, "weight_decay": 5e-4}
 
 
 @dataclass
@@ -35,10 +35,11 @@ class State:
 
 
 class TorchSide:
-    """A torch model, run on a copy, in the dtype of the state that is loaded."""
+    """A torch model, run on a copy, in `dtype` ("float32" or "float64")."""
 
-    def __init__(self, model: torch.nn.Module, dtype: str):
+    def __init__(self, model: torch.nn.Module, dtype: str, rate: float = RATE):
         self.model = copy.deepcopy(model).to(getattr(torch, dtype))
+        self.rate = rate
         self.layout = torch.contiguous_format
 
     def load(self, arrays):
@@ -65,7 +66,7 @@ class TorchSide:
         """One SGD step from `state`."""
         self.load(state.arrays)
         named = dict(self.model.named_parameters())
-        optimizer = torch.optim.SGD(named.values(), **SGD)
+        optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
         for name, buffer in state.momentum.items():
             optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
         self.gradients(x, y, branches, replay)
@@ -84,9 +85,10 @@ class TorchSide:
 class JittorSide:
     """A Jittor model, run in place, in `dtype` ("float32" or "float64")."""
 
-    def __init__(self, model, dtype: str):
+    def __init__(self, model, dtype: str, rate: float = RATE):
         self.model = model
         self.dtype = dtype
+        self.rate = rate
 
     @contextlib.contextmanager
     def _flags(self):
@@ -130,7 +132,7 @@ class JittorSide:
         self.load(state.arrays)
         with self._flags() as jt, record_jittor(branches):
             named = trainable(self.model)
-            optimizer = JittorSGD(list(named.values()), **SGD)
+            optimizer = JittorSGD(list(named.values()), self.rate, **SGD)
             buffers = dict(zip(named, optimizer.param_groups[0]["momentum_buffer"]))
             for name, buffer in state.momentum.items():
                 buffers[name].update(jt.array(buffer))

@@ -208,8 +208,7 @@ class LabDenseNet000(nn.Module):
     def forward(self, x):
         x = self.denseblock1(self.sovleinput(x))
         x = self.denseblock2(self.transistion1(x))
-        hidden = self.fc[1](self.fc[0](torch.flatten(x, 1)))
-        return self.fc[2](dropout(hidden, self.drop, self.training))
+        return self.fc(dropout(torch.flatten(x, 1), self.drop, self.training))
 
 
 def densenet(num_classes=10, in_channels=3, image_size=32, dropout=0.0):

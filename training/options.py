@@ -32,6 +32,15 @@ def _number(kind, low, high=math.inf, open_high=False):
     return parse
 
 
+def _net(text: str) -> str:
+    """argparse type: the name of a net."""
+    try:
+        lookup(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def parser(framework: str) -> argparse.ArgumentParser:
     """The options, for the trainer of one framework ("jittor" or "torch")."""
     zoo = {"jittor": "jt_models", "torch": "torch_ref"}[framework]
@@ -43,7 +52,7 @@ def parser(framework: str) -> argparse.ArgumentParser:
     whole, fraction = _number(int, 1), _number(float, 0, 1, open_high=True)
 
     g = p.add_argument_group("net")
-    g.add_argument("--net", metavar="NAME", help="one of --list")
+    g.add_argument("--net", type=_net, metavar="NAME", help="one of --list")
     g.add_argument("--list", action="store_true", help="list the nets and stop")
     g.add_argument("--summary", action="store_true",
                    help="print the net's layers for its native input (or --image-size) and stop")
@@ -110,7 +119,6 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         return args
     if args.net is None:
         raise UserError("--net NAME is needed (see --list)")
-    lookup(args.net)
     if args.lr is None:
         args.lr = 0.05 if args.optimizer == "sgd" else 1e-3
     if args.evaluate and args.init_from is None:

@@ -84,8 +84,9 @@ class Zoo:
             in_channels: channels of the input, which is [N, in_channels, image_size, image_size].
             image_size: input height and width in pixels; None: the net's native size. The nets of
                 torchvision get their small-image stem up to 64 pixels (see each family's file).
-            **net_options: options of the net itself, such as `dropout` (probability, before the
-                last linear layer) and, for the torchvision nets, `stem`.
+            **net_options: options of the net itself: `dropout` (probability, before the last
+                linear layer, or before the two-layer head of densenet_wide and densenet_fc128)
+                and, for the torchvision nets, `stem` ("imagenet" or "small").
 
         Returns:
             A module that maps float32 [N, in_channels, image_size, image_size] to [N, num_classes].

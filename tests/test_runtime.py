@@ -1,0 +1,137 @@
+"""`import jt_models` makes Jittor work, and changes nothing that the user has set."""
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jt_models import runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# What Jittor and jt_models themselves put into the environment of this process.
+OURS = ("cc_path", "nvcc_path", "use_mpi", "cache_name")
+
+
+def python(*arguments, **environment):
+    """Run Python as a user would who has set nothing but `environment`."""
+    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    env.update(environment)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, text=True,
+                          capture_output=True, timeout=600)
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """An environment in which the user has set nothing."""
+    for name in (*OURS, "use_mkl", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_without_a_driver_a_stray_nvcc_is_ignored(bare):
+    bare.setattr(runtime, "nvidia_devices", lambda: 0)
+    assert runtime._environment() == "CPU (no NVIDIA driver)"
+    assert os.environ["nvcc_path"] == ""
+    assert os.environ["use_mpi"] == "0"
+    assert os.environ["cache_name"] == "default"
+
+
+def test_with_a_driver_cuda_is_left_to_jittor(bare):
+    bare.setattr(runtime, "nvidia_devices", lambda: 2)
+    assert runtime._environment().startswith("2 NVIDIA GPU(s)")
+    assert "nvcc_path" not in os.environ
+
+
+def test_what_the_user_set_stays(bare):
+    wanted = {"nvcc_path": "/opt/cuda/bin/nvcc", "use_mpi": "1", "cache_name": "mine"}
+    for name, value in wanted.items():
+        bare.setenv(name, value)
+    assert runtime._environment() == "CUDA by nvcc_path=/opt/cuda/bin/nvcc"
+    assert {name: os.environ[name] for name in wanted} == wanted
+    bare.setenv("use_mkl", "0")
+    assert runtime._choose_onednn(Path("/nonexistent")) == "oneDNN off (use_mkl=0)"
+
+
+def test_under_mpirun_mpi_is_left_alone(bare):
+    bare.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    runtime._environment()
+    assert "use_mpi" not in os.environ
+
+
+def test_onednn_is_laid_out_once_by_many_at_once(tmp_path):
+    target = tmp_path / "mkl" / runtime.ONEDNN_FOLDER
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: runtime.install_onednn(target), range(4)))
+    assert [p.name for p in target.parent.iterdir()] == [runtime.ONEDNN_FOLDER]
+    assert (target / "lib" / "libmkldnn.so").resolve().stat().st_size > 10_000_000
+    assert (target / "include" / "mkldnn.hpp").is_file()
+
+
+def test_a_half_made_onednn_is_replaced_and_a_whole_one_kept(tmp_path):
+    target = tmp_path / ".cache" / "jittor" / "mkl" / runtime.ONEDNN_FOLDER
+    (target / "lib").mkdir(parents=True)
+    assert runtime._choose_onednn(tmp_path) == "oneDNN from the wheel"
+    library = target / "lib" / "libmkldnn.so"
+    assert library.is_file()
+    library.unlink()
+    library.write_text("the user's own")
+    assert runtime._choose_onednn(tmp_path) == "oneDNN"
+    assert library.read_text() == "the user's own"
+
+
+def test_without_the_wheel_jittor_downloads(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "ONEDNN_WHEELS", ("no-such-wheel", "nor-this"))
+    assert runtime._choose_onednn(tmp_path) == "oneDNN that Jittor downloads"
+
+
+def test_import_in_one_process_with_torch_and_torchvision():
+    done = python("-c", "import jt_models, torchvision, torch, jittor as jt\n"
+                  "torchvision.models.resnet18(); print(float((jt.ones(3) + 1).sum().item()))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "6.0\n"
+    assert done.stderr.count("jt_models: Jittor on ") == 1
+
+
+def test_ctrl_c_is_pythons_again():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
+def test_no_compiler_is_one_sentence():
+    for code in (["-c", "import jt_models"], ["train_jittor.py", "--net", "cnn", "--dataset", "digits"]):
+        done = python(*code, PATH="/nonexistent")
+        message = done.stderr.strip().splitlines()[-1]
+        assert "'g++' is not on PATH: install g++" in message
+        if code[0] != "-c":
+            assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_jittor_that_fails_to_start_is_one_sentence(tmp_path):
+    (tmp_path / "jittor").mkdir()
+    (tmp_path / "jittor" / "__init__.py").write_text("raise RuntimeError('broken cache')")
+    done = python("-c", "import jt_models", PYTHONPATH=str(tmp_path))
+    assert ("ImportError: Jittor did not start (RuntimeError: broken cache); "
+            "`python -m jt_models.runtime` says what is missing") in done.stderr
+
+
+def test_diagnosis():
+    done = python("-m", "jt_models.runtime")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for subject in ("Python", "Jittor", "NumPy", "PyTorch", "C++ compiler", "Python headers",
+                    "oneDNN", "NVIDIA driver", "Cache folder"):
+        assert subject in done.stdout
+    done = python("-m", "jt_models.runtime", PATH="/nonexistent", COLUMNS="200")
+    assert done.returncode == 1
+    assert "install g++" in done.stdout
+
+
+def test_progress_is_thinned_where_there_is_no_terminal(capsys):
+    progress = runtime._Progress()
+    for done in range(1, 151):
+        progress.write(f"Compiling jittor_core({done}/150) used: 1s eta: 1s\r")
+    assert len(capsys.readouterr().err.splitlines()) == 5
