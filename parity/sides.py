@@ -83,7 +83,11 @@ class TorchSide:
 
 
 class JittorSide:
-    """A Jittor model, run in place, in `dtype` ("float32" or "float64")."""
+    """A Jittor model, run in place, in `dtype` ("float32" or "float64").
+
+    Nothing runs in Jittor before it is read, and what is read one by one is computed one by one, in
+    part again and again: so each pass runs whole (`sync_all`) before its results are read.
+    """
 
     def __init__(self, model, dtype: str, rate: float = RATE):
         self.model = model
@@ -108,7 +112,9 @@ class JittorSide:
         from jt_models.layers import set_training
         with self._flags() as jt:
             set_training(self.model, training)
-            return np.array(self.model(jt.array(x)).numpy())
+            output = self.model(jt.array(x))
+            jt.sync_all(True)
+            return np.array(output.numpy())
 
     def _loss(self, jt, x, y):
         from jt_models.layers import set_training
@@ -124,6 +130,7 @@ class JittorSide:
             leaf, loss = self._loss(jt, x, y)
             named = {**trainable(self.model), "input": leaf}
             found = jt.grad(loss, list(named.values()))
+            jt.sync_all(True)
             return {name: np.array(g.numpy()) for name, g in zip(named, found)}
 
     def step(self, state: State, x, y, branches: Branches) -> State:
@@ -139,5 +146,6 @@ class JittorSide:
             optimizer.steps = 1 if state.momentum else 0
             _, loss = self._loss(jt, x, y)
             optimizer.step(loss)
+            jt.sync_all(True)
             momentum = {name: np.array(b.numpy()) for name, b in buffers.items()}
             return State(weights.tensors(self.model), momentum)

@@ -42,6 +42,8 @@ def tensors(model) -> dict[str, np.ndarray]:
     """
     if framework(model) == "torch":
         return {name: t.detach().cpu().numpy().copy() for name, t in model.state_dict().items()}
+    import jittor as jt
+    jt.sync_all(True)  # all that is pending at once, not again for each tensor
     found = {name: np.array(var.numpy()) for name, var in model.state_dict().items()}
     found.update((name, np.array(getattr(module, COUNTER), "int64"))
                  for name, module in _counters(model).items())

@@ -46,7 +46,7 @@ def cpu_name() -> str:
 
 def environment(packages: tuple[str, ...]) -> dict:
     """Versions and hardware, for the record of a measurement."""
-    return {"python": platform.python_version(), "system": platform.platform(terse=True),
+    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
             "versions": {name: version(name) for name in packages}}
 
