@@ -80,7 +80,7 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("-b", "--batch-size", type=whole, default=128, metavar="N", help="images a step")
     g.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="update rule")
     g.add_argument("--lr", type=_number(float, 0), metavar="LR",
-                   help="peak learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)")
+                   help="peak learning rate (default: 0.01 for sgd, 0.001 for adam and adamw)")
     g.add_argument("--momentum", type=fraction, default=0.9, metavar="M", help="of sgd")
     g.add_argument("--nesterov", action="store_true", help="Nesterov momentum for sgd")
     g.add_argument("--wd", "--weight-decay", dest="wd", type=_number(float, 0), default=5e-4,
@@ -120,7 +120,7 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
     if args.net is None:
         raise UserError("--net NAME is needed (see --list)")
     if args.lr is None:
-        args.lr = 0.05 if args.optimizer == "sgd" else 1e-3
+        args.lr = 0.01 if args.optimizer == "sgd" else 1e-3
     if args.evaluate and args.init_from is None:
         raise UserError("--evaluate needs the weights: --init-from FILE")
     if args.nesterov and (args.optimizer != "sgd" or args.momentum == 0):
