@@ -41,10 +41,8 @@ class Engine:
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
-        cores = len(os.sched_getaffinity(0))
         return {"framework": "jittor", "device": self.device, "precision": "float32",
-                "use_mkl": os.environ.get("use_mkl", "1"),
-                "threads": int(os.environ.get("OMP_NUM_THREADS", cores))}
+                "use_mkl": os.environ.get("use_mkl", "1")}
 
     def inputs(self, split: str, batch: Batch):
         """Input [B, C, H, W] and labels [B]: gather, crop, flip and normalise in one go."""
@@ -78,7 +76,7 @@ class Engine:
                 hits += (logits.argmax(1)[0] == y).sum().item()
                 images += len(y)
         self.set_training(self.net)
-        return loss / images, hits / images
+        return loss / images, hits / images, images
 
     def arrays(self):
         return weights.tensors(self.net)

@@ -84,7 +84,7 @@ class Engine:
                 hits += (logits.argmax(1) == y).sum().item()
                 images += len(y)
         self.net.train()
-        return loss / images, hits / images
+        return loss / images, hits / images, images
 
     def arrays(self):
         return weights.tensors(self.net)

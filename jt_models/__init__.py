@@ -9,8 +9,9 @@ import sys
 
 from zoo.catalog import Zoo
 
-# `python -m jt_models.runtime` must print its diagnosis also where Jittor cannot start.
-if sys.argv[:1] != ["-m"]:
+# `python -m jt_models.runtime` must print its diagnosis also where Jittor cannot start. (Python 3.9
+# does not tell the module's name here.)
+if "jt_models.runtime" not in getattr(sys, "orig_argv", ["jt_models.runtime"] * (sys.argv[:1] == ["-m"])):
     from . import runtime
     runtime.start()
 

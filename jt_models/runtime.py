@@ -34,11 +34,16 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("cc_path") or "g++")
 
 
+def python_header() -> Path:
+    """Where Python.h, without which Jittor's core does not compile, lies or should lie."""
+    return Path(sysconfig.get_paths()["include"]) / "Python.h"
+
+
 def jittor_home() -> Path:
     """The folder below which Jittor keeps `.cache/jittor` (JITTOR_HOME, else its sticky setting)."""
     try:
         import jittor_utils
-    except (ImportError, RuntimeError):  # it looks for the compiler as it is imported
+    except (ImportError, RuntimeError, OSError):  # it looks for the compiler and makes its cache
         return Path(os.environ.get("JITTOR_HOME") or Path.home())
     return Path(jittor_utils.home())
 
@@ -53,6 +58,13 @@ def nvidia_devices() -> int:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
+
+
+def cuda_toolkit() -> str | None:
+    """Path of the CUDA compiler where Jittor looks for it, its own download included, or None."""
+    own = jittor_home().glob(".cache/jittor/jtcuda/*/bin/nvcc")
+    places = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc"]
+    return next((str(p) for p in (*places, *own) if p and Path(p).is_file()), None)
 
 
 def onednn_wheel() -> tuple[Path, Path] | None:
@@ -119,10 +131,11 @@ def _choose_device() -> str:
         path = os.environ["nvcc_path"]
         return f"CUDA by nvcc_path={path}" if path else "CPU (nvcc_path is empty)"
     devices = nvidia_devices()
-    if devices:
+    if devices and cuda_toolkit():
         return f"{devices} NVIDIA GPU(s), CUDA as Jittor finds it"
     os.environ["nvcc_path"] = ""
-    return "CPU (no NVIDIA driver)"
+    # With a driver and no toolkit Jittor would download one.
+    return "CPU (a GPU, but no CUDA toolkit)" if devices else "CPU (no NVIDIA driver)"
 
 
 def _environment() -> str:
@@ -161,11 +174,15 @@ class _Progress:
 @contextlib.contextmanager
 def _handlers_kept():
     """Jittor's own SIGINT handler ends the process at once, without `finally`; its SIGCHLD handler
-    does so when a child is killed. Put back what was there before."""
+    does so when a child is killed. Keep it from the first, and put the second back."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGCHLD)}
+    jupyter = os.environ.get("JPY_PARENT_PID")
+    os.environ["JPY_PARENT_PID"] = jupyter or "0"  # under Jupyter Jittor leaves SIGINT alone
     try:
         yield
     finally:
+        if jupyter is None:
+            del os.environ["JPY_PARENT_PID"]
         for number, handler in before.items():
             with contextlib.suppress(ValueError):  # not the main thread
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
@@ -186,13 +203,20 @@ def start() -> None:
         raise ImportError(
             f"Jittor compiles its kernels with a C++ compiler, and {wanted!r} is not on PATH: "
             "install g++ (Debian, Ubuntu: apt install g++) or set cc_path to one")
+    if not python_header().is_file():
+        raise ImportError(f"Jittor compiles against Python's headers, and {python_header()} is missing: "
+                          "install them (Debian, Ubuntu: apt install python3-dev)")
     device = _environment()
     if importlib.util.find_spec("torch") is not None:
         import torch  # noqa: F401  (must come first: two OpenMP runtimes and oneDNNs in a process)
         from training.torchvision_ops import declare_missing_ops
         declare_missing_ops()
-    onednn = _choose_onednn(jittor_home())
-    import jittor_utils
+    try:
+        onednn = _choose_onednn(jittor_home())
+        import jittor_utils
+    except OSError as error:
+        raise ImportError(f"Jittor cannot make its cache folder ({error}): set JITTOR_HOME to a "
+                          "folder that can be written to") from error
     cache = Path(jittor_utils.cache_path)
     print(f"jt_models: Jittor on {device}, {onednn}, cache {cache}", file=sys.stderr)
     if not any(cache.glob("jittor_core*.so")):
@@ -243,7 +267,7 @@ def diagnose() -> list[tuple[str, str, str | None]]:
     else:
         shown = subprocess.run([path, "--version"], capture_output=True, text=True)
         row("C++ compiler", f"{path}: {(shown.stdout or shown.stderr).splitlines()[0]}")
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    header = python_header()
     row("Python headers", str(header.parent) if header.is_file() else f"{header} is missing",
         None if header.is_file() else "install the headers (Debian, Ubuntu: apt install "
         f"python{sys.version_info[0]}.{sys.version_info[1]}-dev)")
@@ -264,7 +288,7 @@ def diagnose() -> list[tuple[str, str, str | None]]:
     if not devices and nvcc:
         row("CUDA", f"{nvcc} is ignored: there is no driver")
     elif devices:
-        chosen = os.environ.get("nvcc_path", nvcc)
+        chosen = os.environ.get("nvcc_path", cuda_toolkit())
         row("CUDA", f"nvcc: {chosen or 'none'}", None if chosen else
             "install a CUDA toolkit that Jittor supports, or set nvcc_path= for the CPU")
     cache = home / ".cache" / "jittor"

@@ -70,7 +70,7 @@ class ReplayTorch(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in RELU:
-            x, active = args[0], torch.from_numpy(self._next())
+            x, active = args[0], torch.from_numpy(self._next(args[0].shape))
             self._flips(x.detach().abs(), (x.detach() > 0) != active, x)
             out = x * active
             return x.copy_(out) if kwargs.get("inplace") or func.__name__ == "relu_" else out
@@ -84,19 +84,27 @@ class ReplayTorch(TorchFunctionMode):
             return out
         return func(*args, **kwargs)
 
-    def _next(self) -> np.ndarray:
-        try:
-            return next(self._left)
-        except StopIteration:
+    def __exit__(self, kind, *rest):
+        super().__exit__(kind, *rest)
+        if kind is None and next(self._left, None) is not None:
+            raise ValueError("the run under test has more ReLUs and max-pools than the reference")
+
+    def _next(self, shape=None) -> np.ndarray:
+        taken = next(self._left, None)
+        if taken is None:
             raise ValueError("the reference has more ReLUs and max-pools than the run under "
-                             f"test, which has {len(self.branches.taken)}") from None
+                             f"test, which has {len(self.branches.taken)}")
+        if shape is not None and taken.shape != tuple(shape):
+            raise ValueError(f"a ReLU of shape {list(shape)} in the reference meets one of shape "
+                             f"{list(taken.shape)} in the run under test")
+        return taken
 
     def _flips(self, distance, flipped, x) -> None:
         count = int(flipped.sum())
         if count:
             self.branches.flips += count
             margin = float(distance[flipped].max() / x.detach().abs().max() / U)
-            self.branches.margin = max(self.branches.margin, margin)
+            self.branches.margin = max(self.branches.margin, margin if margin == margin else np.inf)
 
 
 def _pool_arguments(args: tuple, kwargs: dict) -> dict:

@@ -14,7 +14,7 @@ import torch
 
 from . import weights
 from .branches import Branches
-from .sides import JittorSide, State, TorchSide
+from .sides import RATE, JittorSide, State, TorchSide
 from .truth import FLOAT64_BOUND, U, budget, error, one_ulp, vanishing, weight_of
 
 
@@ -25,8 +25,8 @@ class Check:
     Attributes:
         level: "eval" or "train" (output in that mode), "gradients", "flips" (the branch that is
             furthest from its switching point among those that the truth would not have taken),
-            "buffers", "momentum" and "steps" (after SGD steps: in float64 a free run and its
-            parameters, in float32 teacher-forced steps and their updates).
+            "buffers", "momentum" and "steps" (after SGD steps: in float64 one step and a free run,
+            and the parameters; in float32 teacher-forced steps, and the updates).
         tensor: name of the tensor.
         error: of the Jittor side, in u = 2^-24 relative to the truth.
         floor: largest error of PyTorch's own float32, in u; 0 in float64, which has none.
@@ -74,15 +74,22 @@ def _buffers(state: State) -> dict:
 
 
 def gentle_rate(arrays: dict, gradients: dict) -> float:
-    """A learning rate whose first step moves no parameter by more than 1e-5 of its norm.
+    """A learning rate whose first step moves no weight by more than 1e-5 of its norm (parameters
+    or gradients that are all zero do not count).
 
     A deep net with random BatchNorm and few values per channel is so steep that two float64 runs
     of PyTorch itself, begun 1e-14 apart, are 5e-3 apart after five steps (resnet152, rate 0.001,
-    batch 4 at 48x48). At this rate they stay within 1e-14, while a fault still shows: an update
-    that is wrong by one part in a million exceeds the bound.
+    batch 4 at 48x48). At this rate they stay within 1e-14.
+
+    Raises:
+        ValueError: no parameter has both a norm and a gradient.
     """
-    return 1e-5 * min(np.linalg.norm(arrays[name]) / np.linalg.norm(g)
-                      for name, g in gradients.items() if name in arrays)
+    norms = [(np.linalg.norm(arrays[name]), np.linalg.norm(g))
+             for name, g in gradients.items() if name in arrays]
+    rates = [1e-5 * size / slope for size, slope in norms if size > 0 and slope > 0]
+    if not rates or not np.isfinite(min(rates)):
+        raise ValueError("no parameter of the reference receives a finite gradient")
+    return min(rates)
 
 
 def structure(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.ndarray,
@@ -119,16 +126,17 @@ def structure(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.n
     gradients = reference.gradients(x, y, Branches(), replay=False)
     vanish = vanishing(gradients)
     judge("gradients", port.gradients(x, y, Branches()), gradients, vanish)
-    reference.rate = port.rate = gentle_rate(start64.arrays, gradients)
-    ours = theirs = start64
-    for index in range(steps):
-        ours = port.step(ours, x, y, Branches())
-        theirs = reference.step(theirs, x, y, Branches(), replay=False)
-        if index in (0, steps - 1):
-            judge("buffers", _buffers(ours), _buffers(theirs))
-    judge("momentum", ours.momentum, theirs.momentum, vanish)
-    judge("steps", {name: ours.arrays[name] for name in ours.momentum},
-          {name: theirs.arrays[name] for name in theirs.momentum})
+    # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
+    for count, rate in ((1, RATE), (steps, gentle_rate(start64.arrays, gradients))):
+        reference.rate = port.rate = rate
+        ours = theirs = start64
+        for _ in range(count):
+            ours = port.step(ours, x, y, Branches())
+            theirs = reference.step(theirs, x, y, Branches(), replay=False)
+        judge("buffers", _buffers(ours), _buffers(theirs))
+        judge("momentum", ours.momentum, theirs.momentum, vanish)
+        judge("steps", {name: ours.arrays[name] for name in ours.momentum},
+              {name: theirs.arrays[name] for name in theirs.momentum})
     JittorSide(jittor_model, "float32").load(start.arrays)
     return found
 

@@ -72,7 +72,7 @@ class TorchSide:
         self.gradients(x, y, branches, replay)
         optimizer.step()
         momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
-                    for name, p in named.items()}
+                    for name, p in named.items() if p.grad is not None}
         return State(weights.tensors(self.model), momentum)
 
     def _tensor(self, x):

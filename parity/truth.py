@@ -47,7 +47,8 @@ def vanishing(gradients: dict[str, np.ndarray]) -> set[str]:
     """Names of biases whose gradient (float64) is zero up to rounding, such as that of a
     convolution before BatchNorm: below 1e-9 of that of the layer's weight. An error relative to
     such a truth means nothing, so that they are judged on the scale of the weight."""
-    return {name for name, g in gradients.items() if name.endswith("bias")
+    return {name for name, g in gradients.items()
+            if name.endswith("bias") and weight_of(name) in gradients
             and _size(g)[0] < 1e-9 * _size(gradients[weight_of(name)])[0]}
 
 

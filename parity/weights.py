@@ -9,6 +9,7 @@ A file is safetensors, with the names that both zoos share; `read` also takes a 
 """
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -153,7 +154,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise WeightError(f"no such weights file: {path}")
-    if path.suffix in (".pth", ".pt"):
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive or a pickle, as torch writes
         return _read_torch(path)
     from safetensors import SafetensorError, safe_open
     try:
@@ -175,7 +178,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged or unsafe file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Its own message advises to load the file unsafely.
+        reason = ("it holds objects other than tensors" if isinstance(error, pickle.UnpicklingError)
+                  else f"{type(error).__name__}: {error}".splitlines()[0])
         raise WeightError(f"{path} is not a readable PyTorch checkpoint: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -185,8 +190,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise WeightError(f"{path} holds no state dict (names -> tensors)")
     arrays = {}
     for name, tensor in content.items():
-        if tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided or tensor.is_quantized:
-            raise WeightError(f"{name} in {path} is {tensor.dtype}, {tensor.layout}: "
-                              "only dense numpy types can be converted")
-        arrays[_OLD_DENSENET.sub(r"\1\2", name)] = tensor.detach().contiguous().numpy()
+        try:
+            array = tensor.detach().resolve_conj().contiguous().numpy()
+        except (TypeError, RuntimeError) as error:  # bfloat16, sparse, meta: numpy has none of these
+            raise WeightError(f"{name} in {path} cannot be converted: {tensor.dtype} on "
+                              f"{tensor.device}") from error
+        arrays[_OLD_DENSENET.sub(r"\1\2", name)] = array
     return arrays

@@ -9,6 +9,7 @@ float32 rounding lets two right programs part. Writes to results/densenet_cifar1
 """
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
 import subprocess
@@ -76,7 +77,9 @@ def first_losses(data_dir: str, init: Path) -> None:
 
 
 def main() -> None:
-    data_dir = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_dir", metavar="DATA_DIR", help="images as train/CLASS/*, test/CLASS/*")
+    data_dir = parser.parse_args().data_dir
     with tempfile.TemporaryDirectory() as scratch:
         init = Path(scratch) / "init.safetensors"
         train("torch", data_dir, "--save-init", init)

@@ -53,11 +53,12 @@ def densenet() -> str:
         version = args["versions"][framework]
         body.append([f"{framework} {version}", f"{float(log[-1]['train_loss']):.4f}",
                      f"{float(log[-1]['val_acc']):.2%}", f"{result['test_acc']:.2%}",
-                     f"{float(log[0]['seconds']):.0f} s", f"{sum(epochs) / len(epochs):.0f} s"])
+                     f"{float(log[0]['seconds']):.0f} s",
+                     f"{epochs[0]:.0f} to {epochs[-1]:.0f} s"])
     notes.append(f"Seed {args['options']['seed']}, {args['precision']}, {args['device']}: "
                  f"{args['cpu']}, {args['cores']} cores, Python {args['python']}. Data: {args['data']}.")
     return table(["framework", "train loss, epoch 3", "validation", "test (last epoch)",
-                  "first epoch, with Jittor's compiling", "later epochs"], body) + "\n\n" + notes[0]
+                  "first epoch (Jittor compiles in it)", "epochs 2 and 3"], body) + "\n\n" + notes[0]
 
 
 def losses() -> str:
@@ -91,11 +92,11 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    old = README.read_text()
+    old = README.read_text(encoding="utf-8")
     new = filled(old)
     if "--check" in sys.argv[1:]:
         return int(new != old)
-    README.write_text(new)
+    README.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+import jittor as jt
 import jt_models
 import torch_ref
 from jt_models import layers
 from parity import checks
+from parity.branches import Branches, ReplayTorch
 from parity.truth import CEILING, U, budget, error, one_ulp, vanishing
 from zoo.catalog import NETS
 
@@ -90,12 +92,56 @@ class Faulty:
 def test_the_judge_catches_a_port_bug(fault):
     port, reference, x, y = pair("resnet18")
     getattr(Faulty, fault)(port)
-    try:
-        found = checks.structure(port, reference, x, y, steps=1)
-    except ValueError as refused:  # a fault that moves a branch point out of step
-        assert "ReLUs" in str(refused)
-        return
-    assert failures(found)
+    assert failures(checks.structure(port, reference, x, y, steps=1))
+
+
+def test_the_judge_catches_a_wrong_concat_order_and_pool(monkeypatch):
+    port, reference, x, y = pair("densenet")
+    monkeypatch.setattr(type(port.denseblock1.denseblock[0]), "execute",
+                        lambda self, v: jt.concat((self.layer(v), v), 1))
+    assert failures(checks.structure(port, reference, x, y, steps=1))
+    monkeypatch.undo()
+    port.avg1 = layers.MaxPool2d(2, 2)
+    assert failures(checks.structure(port, reference, x, y, steps=1))
+
+
+def test_a_wrong_update_is_caught_also_beside_parameters_that_are_zero(monkeypatch):
+    """A zero parameter once set the gentle rate to 0, at which any optimizer is right."""
+    from jt_models import optim
+    port, reference, x, y = pair("resnet18_lab")
+    with torch.no_grad():
+        reference.layer1[3].bias.zero_()
+    right = optim.SGD.update
+    monkeypatch.setattr(optim.SGD, "update",
+                        lambda self, p, g, buffer, lr, **options: right(
+                            self, p, g, buffer, lr=lr * (1 + 1e-6), **options))
+    found = checks.structure(port, reference, x, y, steps=2)
+    assert any(f.startswith("steps") for f in failures(found))
+    assert not any(f.startswith("momentum") for f in failures(found))
+
+
+def test_a_port_with_another_number_of_branches_is_refused():
+    branches = Branches(taken=[np.ones((2, 3), bool)] * 2)
+    with pytest.raises(ValueError, match="more ReLUs and max-pools than the reference"):
+        with ReplayTorch(branches):
+            torch.relu(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="the reference has more ReLUs"):
+        with ReplayTorch(Branches()):
+            torch.relu(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"shape \[3, 2\] in the reference meets .* \[2, 3\]"):
+        with ReplayTorch(branches):
+            torch.relu(torch.ones(3, 2))
+
+
+def test_a_replay_takes_the_recorded_branch_and_measures_it():
+    x = torch.tensor([[1.0, -1e-6, 4.0]], dtype=torch.float64, requires_grad=True)
+    branches = Branches(taken=[np.array([[True, True, False]])])
+    with ReplayTorch(branches):
+        out = torch.relu(x)
+    out.sum().backward()
+    assert x.grad.tolist() == [[1, 1, 0]] and out.tolist() == [[1, -1e-6, 0]]
+    assert branches.flips == 2
+    assert branches.margin == pytest.approx(1 / U)  # the third unit: 4 of at most 4
 
 
 def test_a_wrong_optimizer_is_caught_at_the_second_step(monkeypatch):

@@ -12,13 +12,14 @@ from typing import Callable
 from .errors import UserError
 
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 # The second that a step may take to end by itself after Ctrl-C.
 PATIENCE = 1.0
 
 # Runs in a process of its own: while Jittor compiles kernels (up to half a minute in one call),
 # Python cannot act on a signal, but its C handler writes the signal's number to a pipe at once.
 _WATCHER = """
-import os, select, signal, sys, time
+import glob, os, select, signal, sys, time
 parent, checkpoint, patience = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 number = os.read(0, 1)
 while number and number[0] != signal.SIGINT:
@@ -32,6 +33,8 @@ while time.monotonic() < end:
 state = 'kept ' + checkpoint if os.path.exists(checkpoint) else 'no epoch was complete'
 os.write(2, ('\\ninterrupted: ' + state + '\\n').encode())
 os.kill(parent, signal.SIGKILL)
+for partial in glob.glob(glob.escape(os.path.dirname(checkpoint)) + '/.*.tmp'):
+    os.unlink(partial)
 """
 
 
@@ -61,11 +64,23 @@ def stop_promptly(checkpoint: Path):
 def main(run: Callable[[], None]) -> int:
     """Run a script's body; returns its exit code.
 
-    0: done. 2: bad input, with one line on stderr. 130: interrupted.
+    0: done. 2: bad input, or a file that cannot be read or written, with one line on stderr.
+    130: interrupted. 141: whoever read the output has gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a test has replaced it
+            stream.reconfigure(errors="backslashreplace")
     try:
         run()
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:
+        # Python would complain once more as it closes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except MemoryError as error:
+        print(f"error: not enough memory: {error}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

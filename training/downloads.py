@@ -102,6 +102,7 @@ def _download(dataset: type, data_dir: Path, archives: str) -> None:
     was interrupted in place would break every later run. Archives that already lie in
     `data_dir` are used instead of the network.
     """
+    made = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)
@@ -119,6 +120,9 @@ def _download(dataset: type, data_dir: Path, archives: str) -> None:
                 os.replace(file, target)
     finally:
         socket.setdefaulttimeout(timeout)
+        if made:
+            with contextlib.suppress(OSError):  # not empty: the download succeeded
+                data_dir.rmdir()
 
 
 def _brief(problem: BaseException) -> str:

@@ -21,34 +21,46 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> N
         UserError: bad input; nothing was trained and no run folder is left.
     """
     args = options.parse(framework, argv)
-    if args.list:
-        print(net_table(trace))
-        return
-    if args.summary:
-        print(layer_table(_checked(trace, args.net, args.image_size)))
-        return
+    folder = args.output_dir or default_folder(args.net, framework)
+    with cli.stop_promptly(folder / "last.safetensors"):
+        if args.list:
+            print(net_table(trace))
+        elif args.summary:
+            print(layer_table(_checked(trace, args.net, args.image_size)))
+        else:
+            _train(framework, engine_class, trace, args, folder, command(framework, argv))
+
+
+def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
                          args.image_size, args.augment)
     plan, schedule = loop.plan_and_schedule(args, data)
     start = weights.read(args.init_from) if args.init_from else None
+    if plan.batch_size == 1:
+        _refuse_one_value_per_channel(_checked(trace, args.net, data.image_size), args.net)
     engine = _checked(engine_class, args, data)
     if start is not None:
         weights.load(engine.net, start)
-    if args.save_init:
-        weights.save(args.save_init, engine.arrays(), {"net": args.net, "seed": str(args.seed)})
     if args.evaluate:
-        loss, accuracy = loop.evaluate(engine, data, "test", args)
-        print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({len(data.test)} images)")
+        loss, accuracy, images = loop.evaluate(engine, data, "test", args)
+        print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images)")
         return
-    folder = args.output_dir or default_folder(args.net, framework)
-    record = {"command": command(), "options": vars(args), "data": data.source,
+    record = {"command": shown_command, "options": vars(args), "data": data.source,
               "data_sha256": data.sha256, **engine.environment(),
               **environment(("numpy", framework, "torchvision"))}
-    size = sum(a.nbytes for a in engine.arrays().values())
-    with cli.stop_promptly(folder / "last.safetensors"):
-        opened = Run(folder, record, space_needed=3 * size + 10_000_000)
-        print(f"{args.net} ({framework} on {record['device']}) on {data.source}")
-        loop.train(engine, data, args, opened, plan, schedule)
+    arrays = engine.arrays()
+    size = sum(a.nbytes for a in arrays.values())
+    opened = Run(folder, record, space_needed=3 * size + 10_000_000)
+    if args.save_init:
+        weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
+    print(f"{args.net} ({framework} on {record['device']}) on {data.source}")
+    loop.train(engine, data, args, opened, plan, schedule)
+
+
+def _refuse_one_value_per_channel(rows, net: str) -> None:
+    if any(row.kind == "BatchNorm2d" and row.output[1:] == (1, 1) for row in rows):
+        raise UserError(f"a batch of one image leaves BatchNorm one value per channel in {net} at "
+                        "this image size: use a larger --batch-size")
 
 
 def _checked(build, *args):

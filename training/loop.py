@@ -3,7 +3,7 @@
 An engine is a trainer's framework half; it provides
     step(batch, lr) -> (loss, correct)   one optimizer step; two values still on the device
     fetch(values) -> list[float]         their values on the host
-    evaluate(split, batches) -> (loss, accuracy)  mean over the images, in evaluation mode
+    evaluate(split, batches) -> (loss, accuracy, images)   means, and over how many, in evaluation mode
     arrays() -> name -> array            weights and buffers
     peak_memory() -> float               of the process or GPU, MB
 """
@@ -13,6 +13,7 @@ import itertools
 import math
 import time
 
+import numpy as np
 from tqdm import tqdm
 
 from parity import weights
@@ -20,7 +21,7 @@ from parity import weights
 from . import plots
 from .data import BatchPlan, Data, evaluation_batches
 from .errors import UserError
-from .run import Run, command
+from .run import Run
 from .schedule import Schedule
 
 # Losses are brought to the host this often: each fetch waits for the device.
@@ -51,29 +52,42 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     for epoch in range(1, args.epochs + 1):
         row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
         if len(data.val):
-            row["val_loss"], row["val_acc"] = evaluate(engine, data, "val", args)
+            row["val_loss"], row["val_acc"], _ = evaluate(engine, data, "val", args)
         else:
             row["val_loss"] = row["val_acc"] = None
-        note = {"net": args.net, "epoch": str(epoch), "command": command()}
-        weights.save(run.path("last.safetensors"), engine.arrays(), note)
+        arrays = engine.arrays()
+        _refuse_divergence(epoch, arrays, row["val_loss"])
+        note = {"net": args.net, "epoch": str(epoch), "command": run.command}
+        weights.save(run.path("last.safetensors"), arrays, note)
         if row["val_acc"] is not None and row["val_acc"] > best:
             best = row["val_acc"]
-            weights.save(run.path("best.safetensors"), engine.arrays(), note)
+            weights.save(run.path("best.safetensors"), arrays, note)
         row["peak_memory_mb"] = engine.peak_memory()
         run.log_epoch(row)
         print(_line(row, args.epochs), flush=True)
-    loss, accuracy = evaluate(engine, data, "test", args)
+    loss, accuracy, images = evaluate(engine, data, "test", args)
+    _refuse_divergence(args.epochs, {}, loss)
     result = {"epochs": args.epochs, "test_loss": loss, "test_acc": accuracy,
-              "test_images": len(data.test), "seconds": time.perf_counter() - start}
+              "test_images": images, "seconds": time.perf_counter() - start}
     run.write_json("result.json", result)
     plots.curves(run.path("log.csv"), run.path("curves.png"), f"{args.net} on {data.name}")
-    print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({len(data.test)} images, last epoch)")
+    print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images, last epoch)")
     print(f"{run.folder}: log.csv, curves.png, last.safetensors")
     return result
 
 
-def evaluate(engine, data: Data, split: str, args) -> tuple[float, float]:
-    """Mean loss and accuracy on "val" or "test" (with --limit-batches, on its first batches)."""
+def _refuse_divergence(epoch: int, arrays: dict, *losses: float | None) -> None:
+    """A UserError if a weight or an evaluation loss is not finite (Jittor's ReLU turns NaN into 0,
+    so that the training loss alone does not tell)."""
+    bad = [name for name, a in arrays.items() if not np.isfinite(a).all()]
+    if bad or not all(loss is None or math.isfinite(loss) for loss in losses):
+        what = bad[0] if bad else "the evaluation loss"
+        raise UserError(f"{what} is no longer finite (after epoch {epoch}): try a smaller --lr")
+
+
+def evaluate(engine, data: Data, split: str, args) -> tuple[float, float, int]:
+    """Mean loss, accuracy and number of images of "val" or "test" (with --limit-batches, of its
+    first batches)."""
     batches = evaluation_batches(len(data.splits[split]), args.batch_size, data.image_size)
     return engine.evaluate(split, itertools.islice(batches, args.limit_batches))
 

@@ -23,7 +23,8 @@ def _number(kind, low, high=math.inf, open_high=False):
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
         too_high = value >= high if open_high else value > high
         if not math.isfinite(value) or value < low or too_high:
             end = f" and {'below' if open_high else 'at most'} {high}" if high < math.inf else ""
@@ -41,6 +42,14 @@ def _net(text: str) -> str:
     return text
 
 
+def _safetensors(text: str) -> Path:
+    """argparse type: a .safetensors file that can be written."""
+    path = Path(text)
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a .safetensors file")
+    return path
+
+
 def parser(framework: str) -> argparse.ArgumentParser:
     """The options, for the trainer of one framework ("jittor" or "torch")."""
     zoo = {"jittor": "jt_models", "torch": "torch_ref"}[framework]
@@ -48,7 +57,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
         prog=f"train_{framework}.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
                     "options and, with the same seed, see the same batches.",
-        epilog="Exit code: 0 done, 2 bad input (one line says what), 130 interrupted.")
+        epilog="Exit code: 0 done; 2 bad input, or a file that cannot be read or written (one line "
+               "says what); 130 interrupted (137 where Jittor was compiling and had to be killed).")
     whole, fraction = _number(int, 1), _number(float, 0, 1, open_high=True)
 
     g = p.add_argument_group("net")
@@ -60,14 +70,14 @@ def parser(framework: str) -> argparse.ArgumentParser:
                    help="probability, before the last linear layer")
     g.add_argument("--init-from", type=Path, metavar="FILE",
                    help="start from these weights (.safetensors, .pth), of either framework")
-    g.add_argument("--save-init", type=Path, metavar="FILE",
+    g.add_argument("--save-init", type=_safetensors, metavar="FILE",
                    help="save the starting weights (.safetensors)")
 
     g = p.add_argument_group("data")
     g.add_argument("--dataset", choices=DATASETS, default="auto",
                    help="auto: images in --data-dir, else CIFAR-10, else the embedded digits")
-    g.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR",
-                   help="where data sets lie or are downloaded to; for images: "
+    g.add_argument("--data-dir", type=Path, metavar="DIR",
+                   help="where data sets lie or are downloaded to (default: data); for images: "
                         "DIR/train/CLASS/* and DIR/test/CLASS/*")
     g.add_argument("--val-fraction", type=fraction, default=0.1, metavar="F",
                    help="part of the training images that is held out for validation")
@@ -121,6 +131,10 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--net NAME is needed (see --list)")
     if args.lr is None:
         args.lr = 0.01 if args.optimizer == "sgd" else 1e-3
+    if args.data_dir is None:
+        args.data_dir = Path("data")
+    elif args.dataset == "auto" and not args.data_dir.is_dir():
+        raise UserError(f"--data-dir {args.data_dir} is no folder (name a --dataset to download it there)")
     if args.evaluate and args.init_from is None:
         raise UserError("--evaluate needs the weights: --init-from FILE")
     if args.nesterov and (args.optimizer != "sgd" or args.momentum == 0):

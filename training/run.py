@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from importlib.metadata import version
@@ -48,6 +49,7 @@ def environment(packages: tuple[str, ...]) -> dict:
     """Versions and hardware, for the record of a measurement."""
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
             "versions": {name: version(name) for name in packages}}
 
 
@@ -61,14 +63,16 @@ class Run:
     def __init__(self, folder: Path, record: dict, space_needed: int):
         """`record` goes to args.json; `space_needed` is in bytes."""
         self.folder = Path(folder)
+        self.command = record["command"]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()):
+            if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise UserError(f"{self.folder} is not empty: choose another --output-dir")
-            free = shutil.disk_usage(self.folder).free
+            parent = next(p for p in self.folder.absolute().parents if p.exists())
+            free = shutil.disk_usage(parent).free
             if free < space_needed:
                 raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
                                 f"checkpoints and logs, {free / 1e6:.0f} MB are free")
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.write_json("args.json", record)
             for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
                 self._append(name, ",".join(columns) + "\n")
@@ -80,7 +84,8 @@ class Run:
 
     def write_json(self, name: str, content: dict) -> None:
         with atomic_write(self.path(name)) as file:
-            file.write(json.dumps(content, indent=1, default=str).encode() + b"\n")
+            text = json.dumps(content, indent=1, default=str, allow_nan=False)
+            file.write(text.encode() + b"\n")
 
     def _append(self, name: str, text: str) -> None:
         # One write of whole lines: a reader, or a killed process, never leaves half a row.
@@ -97,7 +102,7 @@ class Run:
         self._append("steps.csv", "".join(f"{e},{s},{lr:.9g},{loss:.9g}\n" for e, s, lr, loss in rows))
 
 
-def command() -> str:
+def command(framework: str, argv: list[str] | None) -> str:
     """The command line, to be repeated by hand."""
-    import shlex
-    return shlex.join(["python", *sys.argv])
+    shown = shlex.join(["python", f"train_{framework}.py", *(sys.argv[1:] if argv is None else argv)])
+    return shown.encode("utf-8", "backslashreplace").decode()

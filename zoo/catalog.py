@@ -4,6 +4,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import numbers
 from dataclasses import dataclass
 
 
@@ -60,7 +61,7 @@ def lookup(name: str) -> Net:
 
 
 def _positive(what: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 

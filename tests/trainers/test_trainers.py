@@ -64,7 +64,8 @@ def test_a_run_leaves_all_its_files(first_run, framework):
         "curves.png", "result.json"}
     record = json.loads((folder / "args.json").read_text())
     assert record["framework"] == framework and record["precision"] == "float32"
-    assert "--seed" in record["command"] or "pytest" in record["command"]
+    assert record["command"].startswith(f"python train_{framework}.py --dataset digits --net cnn ")
+    assert "--seed 3" in record["command"]
     assert record["options"]["seed"] == 3 and record["versions"]["numpy"]
     log = rows(folder / "log.csv")
     assert [row["epoch"] for row in log] == ["1", "2"]
@@ -141,7 +142,12 @@ BAD = [
     (["--net", "cnn", "--epochs", "0"], "argument --epochs: 0 is not allowed: at least 1"),
     (["--net", "cnn", "--lr", "nan"], "argument --lr: nan is not allowed"),
     (["--net", "cnn", "--dropout", "1"], "argument --dropout: 1 is not allowed: at least 0 and below 1"),
-    (["--net", "cnn", "-b", "many"], "'many' is not a number"),
+    (["--net", "cnn", "-b", "many"], "'many' is not a whole number"),
+    (["--net", "cnn", "--epochs", "2.5"], "'2.5' is not a whole number"),
+    (["--net", "cnn", "--data-dir", "tpyo"], "--data-dir tpyo is no folder"),
+    (["--net", "cnn", "--dataset", "digits", "--save-init", "w.pth"], "'w.pth' is not a .safetensors file"),
+    (["--net", "resnet18_lab", "--dataset", "digits", "-b", "1"], "one value per channel"),
+    (["--net", "cnn", "--dataset", "digits", "--image-size", "1000000"], "not enough memory"),
     (["--net", "cnn", "--optimizer", "sgdd"], "invalid choice: 'sgdd'"),
     (["--net", "cnn", "--evaluate"], "--evaluate needs the weights: --init-from FILE"),
     (["--net", "cnn", "--nesterov", "--momentum", "0"], "--nesterov needs"),
@@ -219,7 +225,8 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_so(framework, tmp_path):
             break
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED, error
+    # On a busy machine one step may take longer than the patience, and then it is killed.
+    assert process.returncode in (cli.INTERRUPTED, -signal.SIGKILL), error
     assert f"interrupted: kept {tmp_path / 'r' / 'last.safetensors'}" in error
     epochs = len(rows(tmp_path / "r" / "log.csv"))
     assert int(weights.metadata(tmp_path / "r" / "last.safetensors")["epoch"]) in (epochs, epochs + 1)
