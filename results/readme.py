@@ -84,8 +84,8 @@ TABLES = {"zoo": zoo, "densenet": densenet, "losses": losses}
 def filled(text: str) -> str:
     """The README with every table made anew."""
     for name, make in TABLES.items():
-        block = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(\n<!-- end -->)", re.DOTALL)
-        text, count = block.subn(lambda match: match[1] + make() + match[2], text)
+        block = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = block.subn(lambda match: f"{match[1]}{make()}\n{match[2]}", text)
         if count != 1:
             raise SystemExit(f"README.md has {count} tables named {name}")
     return text
