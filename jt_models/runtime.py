@@ -147,6 +147,10 @@ def _environment() -> str:
     # Inside a git repository Jittor names its cache after the branch: a new branch would compile
     # everything again.
     os.environ.setdefault("cache_name", "default")
+    # Beside a virtual environment's python there is none, and that of /usr/bin is another Python's.
+    config = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}-config"
+    if config.is_file():
+        os.environ.setdefault("python_config_path", str(config))
     return device
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 # What Jittor and jt_models themselves put into the environment of this process.
-OURS = ("cc_path", "nvcc_path", "use_mpi", "cache_name")
+OURS = ("cc_path", "nvcc_path", "use_mpi", "cache_name", "python_config_path")
 
 
 def python(*arguments, **environment):
@@ -43,18 +43,40 @@ def test_without_a_driver_a_stray_nvcc_is_ignored(bare):
 
 def test_with_a_driver_cuda_is_left_to_jittor(bare):
     bare.setattr(runtime, "nvidia_devices", lambda: 2)
+    bare.setattr(runtime, "cuda_toolkit", lambda: "/usr/local/cuda/bin/nvcc")
     assert runtime._environment().startswith("2 NVIDIA GPU(s)")
     assert "nvcc_path" not in os.environ
 
 
 def test_what_the_user_set_stays(bare):
-    wanted = {"nvcc_path": "/opt/cuda/bin/nvcc", "use_mpi": "1", "cache_name": "mine"}
+    wanted = {"nvcc_path": "/opt/cuda/bin/nvcc", "use_mpi": "1", "cache_name": "mine",
+              "python_config_path": "/opt/python/bin/python3-config"}
     for name, value in wanted.items():
         bare.setenv(name, value)
     assert runtime._environment() == "CUDA by nvcc_path=/opt/cuda/bin/nvcc"
     assert {name: os.environ[name] for name in wanted} == wanted
     bare.setenv("use_mkl", "0")
     assert runtime._choose_onednn(Path("/nonexistent")) == "oneDNN off (use_mkl=0)"
+
+
+def test_the_interpreters_own_config_is_used(bare, tmp_path):
+    """In a virtual environment Jittor would find none, or that of another Python in /usr/bin."""
+    config = tmp_path / "bin" / f"python3.{sys.version_info[1]}-config"
+    bare.setattr(sys, "base_prefix", str(tmp_path))
+    runtime._environment()
+    assert "python_config_path" not in os.environ
+    config.parent.mkdir()
+    config.write_text("")
+    runtime._environment()
+    assert os.environ["python_config_path"] == str(config)
+
+
+def test_a_gpu_without_a_toolkit_means_cpu(bare):
+    """Jittor would download a CUDA toolkit."""
+    bare.setattr(runtime, "nvidia_devices", lambda: 1)
+    bare.setattr(runtime, "cuda_toolkit", lambda: None)
+    assert runtime._environment() == "CPU (a GPU, but no CUDA toolkit)"
+    assert os.environ["nvcc_path"] == ""
 
 
 def test_under_mpirun_mpi_is_left_alone(bare):
