@@ -232,6 +232,11 @@ def start() -> None:
             import jittor  # noqa: F401
     except (KeyboardInterrupt, ImportError):
         raise
+    except SystemExit as asked:
+        if asked.code:
+            raise
+        raise ImportError("Jittor has rebuilt a part of itself (its compiler or Python has changed) "
+                          "and must be started again: repeat the command") from asked
     except BaseException as error:  # Jittor raises RuntimeError, AssertionError and SystemExit
         sys.modules.pop("jittor", None)
         raise ImportError(f"Jittor did not start ({type(error).__name__}: {error}); "
