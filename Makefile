@@ -1,15 +1,19 @@
 # make demo: train the DenseNet on the embedded digits.   make test: the whole test suite.
-# Both create the virtual environment first; PYTHON and VENV choose the interpreter and the place.
+# make test-all: also the parity of the five deepest nets.
+# Each creates the virtual environment first; PYTHON and VENV choose the interpreter and the place.
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python train_jittor.py --net densenet --dataset digits --epochs 3
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
+
+test-all: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m ""
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
