@@ -21,7 +21,7 @@ DEEPEST = ("resnet101", "resnet152", "densenet161", "densenet169", "densenet201"
 EVERY_NET = [pytest.param(name, marks=pytest.mark.slow) if name in DEEPEST else name for name in NETS]
 # With four images the last BatchNorms of these have four values per channel: so steep that PyTorch's
 # own float64 gradients move by 3e-11 when the input moves by 1e-15 (densenet161; 4e-13 with eight).
-BATCH = {"densenet161": 8, "densenet169": 8, "densenet201": 8}
+BATCH = {"densenet121": 8, "densenet161": 8, "densenet169": 8, "densenet201": 8}
 
 
 def pair(name, seed=0):
