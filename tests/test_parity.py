@@ -127,7 +127,7 @@ def test_a_wrong_update_is_caught_also_beside_parameters_that_are_zero(monkeypat
     monkeypatch.setattr(optim.SGD, "update",
                         lambda self, p, g, buffer, lr, **options: right(
                             self, p, g, buffer, lr=lr * (1 + 1e-6), **options))
-    found = checks.structure(port, reference, x, y, steps=2)
+    found = checks.structure(port, reference, x, y, steps=1)
     assert any(f.startswith("steps") for f in failures(found))
     assert not any(f.startswith("momentum") for f in failures(found))
 
