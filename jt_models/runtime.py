@@ -140,7 +140,6 @@ def _choose_device() -> str:
 
 def _environment() -> str:
     """Set what Jittor reads at import, unless the user has; returns the device chosen, in words."""
-    device = _choose_device()
     if "OMPI_COMM_WORLD_SIZE" not in os.environ:
         # With an mpicc on PATH Jittor compiles its MPI extension even outside mpirun.
         os.environ.setdefault("use_mpi", "0")
@@ -151,7 +150,8 @@ def _environment() -> str:
     config = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}-config"
     if config.is_file():
         os.environ.setdefault("python_config_path", str(config))
-    return device
+    # Last: looking for a toolkit imports jittor_utils, which reads the names set above.
+    return _choose_device()
 
 
 class _Progress:
@@ -232,13 +232,11 @@ def start() -> None:
             import jittor  # noqa: F401
     except (KeyboardInterrupt, ImportError):
         raise
-    except SystemExit as asked:
-        if asked.code:
-            raise
-        raise ImportError("Jittor has rebuilt a part of itself (its compiler or Python has changed) "
-                          "and must be started again: repeat the command") from asked
     except BaseException as error:  # Jittor raises RuntimeError, AssertionError and SystemExit
         sys.modules.pop("jittor", None)
+        if isinstance(error, SystemExit) and not error.code:
+            raise ImportError("Jittor has rebuilt a part of itself (its compiler or Python has "
+                              "changed) and must be started again: repeat the command") from error
         raise ImportError(f"Jittor did not start ({type(error).__name__}: {error}); "
                           "`python -m jt_models.runtime` says what is missing") from error
     finally:

@@ -47,7 +47,7 @@ class TorchSide:
 
     def forward(self, x, training):
         with torch.no_grad():
-            return self._input(self.model.train(training), x).numpy()
+            return self.model.train(training)(self._tensor(x)).numpy()
 
     def gradients(self, x, y, branches: Branches, replay: bool):
         """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
@@ -77,9 +77,6 @@ class TorchSide:
 
     def _tensor(self, x):
         return torch.from_numpy(x).to(memory_format=self.layout)
-
-    def _input(self, model, x):
-        return model(self._tensor(x))
 
 
 class JittorSide:

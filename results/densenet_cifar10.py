@@ -58,9 +58,9 @@ def first_losses(data_dir: str, init: Path) -> None:
     columns, start = {}, weights.read(init)
     runs = [("jittor", train_jittor, None), ("torch", train_torch, None),
             *((f"torch_ulp{seed}", train_torch, seed) for seed in SEEDS)]
+    args = options.parse("torch", [*OPTIONS, "--data-dir", data_dir])
+    data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed)
     for name, trainer, seed in runs:
-        args = options.parse(name.split("_")[0], [*OPTIONS, "--data-dir", data_dir])
-        data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed)
         engine = trainer.Engine(args, data)
         arrays = start
         if seed is not None:

@@ -44,7 +44,7 @@ def zoo() -> str:
 
 def densenet() -> str:
     """Accuracy, losses and times of both trainers in the committed run."""
-    body, notes = [], []
+    body = []
     for framework in ("torch", "jittor"):
         folder = DENSENET / framework
         args, result = (json.loads((folder / f"{name}.json").read_text()) for name in ("args", "result"))
@@ -55,10 +55,10 @@ def densenet() -> str:
                      f"{float(log[-1]['val_acc']):.2%}", f"{result['test_acc']:.2%}",
                      f"{float(log[0]['seconds']):.0f} s",
                      f"{epochs[0]:.0f} to {epochs[-1]:.0f} s"])
-    notes.append(f"Seed {args['options']['seed']}, {args['precision']}, {args['device']}: "
-                 f"{args['cpu']}, {args['cores']} cores, Python {args['python']}. Data: {args['data']}.")
+    note = (f"Seed {args['options']['seed']}, {args['precision']}, {args['device']}: {args['cpu']}, "
+            f"{args['cores']} cores, Python {args['python']}. Data: {args['data']}.")
     return table(["framework", "train loss, epoch 3", "validation", "test (last epoch)",
-                  "first epoch (Jittor compiles in it)", "epochs 2 and 3"], body) + "\n\n" + notes[0]
+                  "first epoch (Jittor compiles in it)", "epochs 2 and 3"], body) + "\n\n" + note
 
 
 def losses() -> str:

@@ -33,7 +33,7 @@ while time.monotonic() < end:
 state = 'kept ' + checkpoint if os.path.exists(checkpoint) else 'no epoch was complete'
 os.write(2, ('\\ninterrupted: ' + state + '\\n').encode())
 os.kill(parent, signal.SIGKILL)
-for partial in glob.glob(glob.escape(os.path.dirname(checkpoint)) + '/.*.tmp'):
+for partial in glob.glob(glob.escape(os.path.dirname(checkpoint)) + '/.*.safetensors.*.tmp'):
     os.unlink(partial)
 """
 
