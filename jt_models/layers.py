@@ -9,12 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 import jittor as jt
-from jittor import init, nn
-from jittor.nn import Identity, Linear, Module, Sequential  # noqa: F401  (as torch's)
+from jittor import nn
+from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Identity",
-           "Linear", "MaxPool2d", "Module", "ReLU", "Sequential", "Tanh", "adaptive_avg_pool2d",
-           "constant", "dropout", "init", "relu", "set_training", "sigmoid"]
+from . import init
+from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
+                      max_pool2d)
+
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout",
+           "Flatten", "Identity", "Linear", "LocalResponseNorm", "MaxPool2d", "Module", "ReLU",
+           "ReLU6", "Sequential", "Sigmoid", "Tanh", "Upsample", "adaptive_avg_pool2d",
+           "avg_pool2d", "constant", "dropout", "init", "interpolate", "max_pool2d", "relu",
+           "relu6", "set_training", "sigmoid"]
 
 
 def constant(value: float, like: jt.Var):
@@ -48,15 +54,15 @@ class Conv2d(nn.Conv2d):
         return super().execute(x)
 
 
-class BatchNorm2d(Module):
-    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) over [N, C, H, W].
+class _BatchNorm(Module):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) over all axes but the second.
 
     Jittor's own keeps the biased variance in `running_var` (torch: unbiased), computes the
     variance as E[x^2]-E[x]^2, which cancels when the mean is large, and accepts one value per
     channel. Here: two passes, unbiased, and torch's error.
 
     Raises:
-        ValueError: in training mode, one value per channel.
+        ValueError: another shape; in training mode, one value per channel.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
@@ -71,15 +77,15 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = 0
 
     def execute(self, x):
-        if x.ndim != 4 or x.shape[1] != self.num_features:
-            raise ValueError(f"this BatchNorm2d takes [N, {self.num_features}, H, W], "
-                             f"not {list(x.shape)}")
-        dims = [0, 2, 3]
+        if x.ndim != len(self.axes) + 1 or x.shape[1] != self.num_features:
+            wanted = ", ".join(["N", str(self.num_features), "H", "W"][:len(self.axes) + 1])
+            raise ValueError(f"this {type(self).__name__} takes [{wanted}], not {list(x.shape)}")
+        dims = self.axes
         if not self.training:
             scale = self.weight / jt.sqrt(self.running_var + constant(self.eps, x))
             shift = self.bias - self.running_mean * scale
             return x * scale.broadcast(x, dims) + shift.broadcast(x, dims)
-        count = x.shape[0] * x.shape[2] * x.shape[3]
+        count = x.numel() // x.shape[1]
         if count == 1:
             raise ValueError("expected more than 1 value per channel when training, "
                              f"got input size {list(x.shape)}")
@@ -98,9 +104,42 @@ class BatchNorm2d(Module):
         self.num_batches_tracked += 1
 
 
+class BatchNorm1d(_BatchNorm):
+    """`_BatchNorm` over [N, C]."""
+    axes = [0]
+
+
+class BatchNorm2d(_BatchNorm):
+    """`_BatchNorm` over [N, C, H, W]."""
+    axes = [0, 2, 3]
+
+
+class LocalResponseNorm(Module):
+    """x / (k + alpha / size * sum of x^2 over `size` neighbouring channels)^beta (Krizhevsky et
+    al. 2012, section 3.3), as torch's, which divides alpha by the size; the paper does not."""
+
+    def __init__(self, size, alpha=1e-4, beta=0.75, k=1.0):
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def execute(self, x):
+        n, c, h, w = x.shape
+        windows = (x * x).reindex([n, c, h, w, self.size],
+                                  ["i0", f"i1+i4-{self.size // 2}", "i2", "i3"])
+        scale = windows.sum(4) * constant(self.alpha / self.size, x) + constant(self.k, x)
+        return x / jt.pow(scale, constant(self.beta, x))
+
+
 def relu(x):
     """max(x, 0), gradient 0 at 0."""
     return nn.relu(x)
+
+
+def relu6(x):
+    """min(max(x, 0), 6), gradient 0 at 0 and 6."""
+    return nn.relu6(x)
 
 
 def sigmoid(x):
@@ -116,6 +155,20 @@ class ReLU(Module):
 
     def execute(self, x):
         return relu(x)
+
+
+class ReLU6(ReLU):
+    """`relu6` as a module."""
+
+    def execute(self, x):
+        return relu6(x)
+
+
+class Sigmoid(Module):
+    """`sigmoid` as a module."""
+
+    def execute(self, x):
+        return sigmoid(x)
 
 
 class Tanh(Module):
@@ -146,116 +199,50 @@ class Dropout(Module):
         return dropout(x, self.p, self.training)
 
 
-def _pair(value):
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-
-
-class _Pool2d(Module):
-    """Shape rules of torch's pools. Jittor's raise where H or W <= kernel, even with padding, and
-    with ceil_mode emit windows that begin outside the padded image."""
-
-    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False):
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(kernel_size if stride is None else stride)
-        self.padding = _pair(padding)
-        self.ceil_mode = ceil_mode
-        if any(2 * p > k for p, k in zip(self.padding, self.kernel_size)):
-            raise ValueError(f"padding {self.padding} is more than half of kernel size "
-                             f"{self.kernel_size}")
-
-    def output_size(self, size: int, axis: int) -> int:
-        """Number of windows along `axis` (0: height, 1: width) of an image of `size` pixels."""
-        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
-        reach = size + 2 * padding - kernel
-        windows = (-(-reach // stride) if self.ceil_mode else reach // stride) + 1
-        if self.ceil_mode and (windows - 1) * stride >= size + padding:
-            windows -= 1  # the last window must begin inside the image or its left padding
-        if windows < 1:
-            raise ValueError(f"pool of {self.kernel_size} has no window in an image of {size} "
-                             f"pixels with padding {padding}")
-        return windows
-
-
-class MaxPool2d(_Pool2d):
-    """Maximum over windows of [N, C, H, W]; the gradient goes to the first maximum, as torch's."""
+class Flatten(Module):
+    """[N, ...] to [N, features]."""
 
     def execute(self, x):
-        n, c, h, w = x.shape
-        oh, ow = self.output_size(h, 0), self.output_size(w, 1)
-        (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
-        if h > kh and w > kw and not self.ceil_mode:
-            return nn.Pool(self.kernel_size, self.stride, self.padding, op="maximum")(x)
-        # Pad by hand up to a size that Jittor's kernel accepts; -max is never the maximum.
-        high = max((oh - 1) * sh + kh, kh + 1)
-        wide = max((ow - 1) * sw + kw, kw + 1)
-        x = x.reindex([n, c, high, wide], ["i0", "i1", f"i2-{ph}", f"i3-{pw}"],
-                      overflow_value=-3.4028234e38)
-        return nn.Pool(self.kernel_size, self.stride, op="maximum")(x)[:, :, :oh, :ow]
+        return jt.flatten(x, 1)
 
 
-class AvgPool2d(_Pool2d):
-    """Mean over windows of [N, C, H, W]. Jittor's own ignores `count_include_pad=False`, and its
-    divisor is wrong for ceil_mode with padding."""
-
-    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = count_include_pad
-
-    def _counts(self, size: int, axis: int) -> np.ndarray:
-        begin = np.arange(self.output_size(size, axis)) * self.stride[axis] - self.padding[axis]
-        end = np.minimum(begin + self.kernel_size[axis], size + self.padding[axis])
-        if not self.count_include_pad:
-            begin, end = np.maximum(begin, 0), np.minimum(end, size)
-        return end - begin
-
-    def execute(self, x):
-        n, c, h, w = x.shape
-        (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
-        counts = np.outer(self._counts(h, 0), self._counts(w, 1))
-        oh, ow = counts.shape
-        windows = x.reindex([n, c, oh, ow, kh, kw],
-                            ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"])
-        total = windows.sum([4, 5])
-        if (counts == counts[0, 0]).all():
-            return total / int(counts[0, 0])
-        return total / jt.array(counts[None, None].astype("int32"))
+def _taps(size: int, out: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two source pixels of each of `out` pixels, and their weights: int32 and float64
+    [out, 2]."""
+    centre = np.maximum((np.arange(out) + 0.5) * size / out - 0.5, 0)
+    first = centre.astype("int32")
+    second = np.minimum(first + 1, size - 1)
+    right = centre - first
+    return np.stack([first, second], 1).astype("int32"), np.stack([1 - right, right], 1)
 
 
-def adaptive_avg_pool2d(x, output_size):
-    """Mean over torch's bins floor(i*H/o) .. ceil((i+1)*H/o) of [N, C, H, W].
+def interpolate(x, size, mode="bilinear", align_corners=False):
+    """Resize [N, C, H, W] to `size` (an int, or height and width) as torch does.
 
-    Args:
-        output_size: height and width of the output; an int means both, None the input's.
-
-    Jittor's own has other bins wherever H is no multiple of the output.
+    Raises:
+        ValueError: another mode, or align_corners.
     """
+    if mode != "bilinear" or align_corners:
+        raise ValueError(f"only mode='bilinear' with align_corners=False, not {mode!r} with "
+                         f"align_corners={align_corners}")
     n, c, h, w = x.shape
-    oh, ow = (size if out is None else out for out, size in zip(_pair(output_size), (h, w)))
-    if (oh, ow) == (1, 1):
-        return x.sum([2, 3], keepdims=True) / (h * w)
-    if h % oh == 0 and w % ow == 0:
-        a, b = h // oh, w // ow
-        return x.reshape((n, c, oh, a, ow, b)).sum([3, 5]) / (a * b)
-    bounds = []
-    for size, out in ((h, oh), (w, ow)):
-        index = np.arange(out)
-        bounds.append(((index * size // out).astype("int32"),
-                       (-(-(index + 1) * size // out)).astype("int32")))
-    (top, bottom), (left, right) = bounds
-    kh, kw = int((bottom - top).max()), int((right - left).max())
-    windows = x.reindex(
-        [n, c, oh, ow, kh, kw], ["i0", "i1", "@e0(i2)+i4", "@e2(i3)+i5"],
-        extras=[jt.array(v) for v in (top, bottom, left, right)],
-        overflow_conditions=["@e0(i2)+i4>=@e1(i2)", "@e2(i3)+i5>=@e3(i3)"], overflow_value=0)
-    counts = np.outer(bottom - top, right - left)[None, None]
-    return windows.sum([4, 5]) / jt.array(counts.astype("int32"))
+    oh, ow = size if isinstance(size, (tuple, list)) else (size, size)
+    (rows, down), (columns, across) = _taps(h, oh), _taps(w, ow)
+    pixels = x.reindex([n, c, oh, ow, 2, 2], ["i0", "i1", "@e0(i2,i4)", "@e1(i3,i5)"],
+                       extras=[jt.array(rows), jt.array(columns)])
+    weights = jt.array64(down[:, None, :, None] * across[None, :, None, :]).cast(x.dtype)
+    return (pixels * weights.broadcast(pixels.shape, [0, 1])).sum([4, 5])
 
 
-class AdaptiveAvgPool2d(Module):
-    """`adaptive_avg_pool2d` as a module."""
+class Upsample(Module):
+    """`interpolate` by a whole factor, as a module."""
 
-    def __init__(self, output_size):
-        self.output_size = output_size
+    def __init__(self, scale_factor, mode="bilinear", align_corners=False):
+        self.scale_factor = scale_factor
+        self.mode = mode
+        self.align_corners = align_corners
 
     def execute(self, x):
-        return adaptive_avg_pool2d(x, self.output_size)
+        h, w = x.shape[2:]
+        return interpolate(x, (h * self.scale_factor, w * self.scale_factor), self.mode,
+                           self.align_corners)

@@ -109,6 +109,67 @@ def test_batch_norm_trains_and_tracks_as_torch(ratio):
     assert_close(run_jittor(ours, x), run_torch(theirs.eval(), x), units)
 
 
+def test_batch_norm_of_vectors():
+    x = image(8, 5) + np.float32(3)
+    ours, theirs = layers.BatchNorm1d(5, eps=1e-3), torch.nn.BatchNorm1d(5, eps=1e-3).double()
+    assert_close(run_jittor(ours, x), run_torch(theirs, x), 64)
+    assert_close([ours.running_mean.numpy(), ours.running_var.numpy()],
+                 [theirs.running_mean.numpy(), theirs.running_var.numpy()], 64)
+    layers.set_training(ours, False)
+    assert_close(run_jittor(ours, x), run_torch(theirs.eval(), x), 64)
+    with pytest.raises(ValueError, match=r"BatchNorm1d takes \[N, 5\], not \[8, 4\]"):
+        ours(jt.ones((8, 4)))
+
+
+@drawn
+@given(groups=st.integers(1, 4), fan_in=st.integers(1, 3), fan_out=st.integers(1, 3),
+       h=st.integers(3, 8), w=st.integers(3, 8), kernel=st.sampled_from([1, 3, (1, 3)]),
+       stride=st.integers(1, 2), padding=st.integers(0, 1), dilation=st.integers(1, 2))
+def test_grouped_and_depthwise_convolution(groups, fan_in, fan_out, h, w, kernel, stride, padding,
+                                           dilation):
+    """With fan_in = fan_out = 1 and more groups than one the convolution is depthwise."""
+    assume(min(h, w) + 2 * padding > 2 * dilation)
+    x = image(2, groups * fan_in, h, w)
+    ours = layers.Conv2d(groups * fan_in, groups * fan_out, kernel, stride, padding, dilation, groups)
+    weight, bias = ours.weight.numpy(), ours.bias.numpy()
+
+    def run(v, f):
+        ours.weight, ours.bias = f
+        return ours(v)
+
+    assert_close(
+        run_jittor(lambda v, f, b: run(v, (f, b)), x, weight, bias),
+        run_torch(lambda v, f, b: F.conv2d(v, f, b, stride, padding, dilation, groups),
+                  x, weight, bias), units=64)
+
+
+@drawn
+@given(channels=st.integers(1, 9), size=st.integers(1, 6), alpha=st.sampled_from([1e-4, 0.5]),
+       beta=st.sampled_from([0.75, 1.5]), k=st.sampled_from([1.0, 2.0]))
+def test_local_response_norm(channels, size, alpha, beta, k):
+    x = image(2, channels, 3, 4) * np.float32(5)
+    assert_close(run_jittor(layers.LocalResponseNorm(size, alpha, beta, k), x),
+                 run_torch(lambda v: F.local_response_norm(v, size, alpha, beta, k), x), 64)
+
+
+@drawn
+@given(h=st.integers(1, 9), w=st.integers(1, 9), oh=st.integers(1, 20), ow=st.integers(1, 20))
+def test_interpolate(h, w, oh, ow):
+    x = image(2, 3, h, w)
+    assert_close(
+        run_jittor(lambda v: layers.interpolate(v, size=(oh, ow)), x),
+        run_torch(lambda v: F.interpolate(v, (oh, ow), mode="bilinear", align_corners=False), x))
+
+
+def test_upsample_and_flatten():
+    x = image(2, 3, 4, 5)
+    assert_close(run_jittor(layers.Upsample(8, mode="bilinear"), x),
+                 run_torch(torch.nn.Upsample(scale_factor=8, mode="bilinear"), x))
+    assert layers.Flatten()(jt.array(x)).shape == [2, 60]
+    with pytest.raises(ValueError, match="not 'nearest'"):
+        layers.interpolate(jt.array(x), 8, mode="nearest")
+
+
 def test_batch_norm_refuses_one_value_per_channel_and_wrong_channels():
     norm = layers.BatchNorm2d(3)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -120,9 +181,10 @@ def test_batch_norm_refuses_one_value_per_channel_and_wrong_channels():
 
 
 @pytest.mark.parametrize("ours, theirs", [(layers.relu, F.relu), (layers.sigmoid, torch.sigmoid),
-                                          (layers.Tanh(), torch.tanh)])
+                                          (layers.Tanh(), torch.tanh), (layers.ReLU6(), F.relu6),
+                                          (layers.Sigmoid(), torch.sigmoid)])
 def test_activations(ours, theirs):
-    x = np.concatenate([image(200) * 5, np.array([0, -0.0, 100, -100], "float32")])
+    x = np.concatenate([image(200) * 5, np.array([0, -0.0, 6, 100, -100], "float32")])
     assert_close(run_jittor(ours, x), run_torch(theirs, x))
 
 
