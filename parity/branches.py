@@ -1,7 +1,7 @@
-"""Branches: which side of a ReLU each unit took, and which element each max-pool window chose.
+"""Branches: which piece of a ReLU (or ReLU6) each unit took, and which element each max-pool chose.
 
 A gradient is discontinuous where a branch changes: one unit that rounding pushed to the other side
-of zero moves it by up to a few percent, for PyTorch against its own float64 as well. So the float64
+of a kink moves it by up to a few percent, for PyTorch against its own float64 as well. So the float64
 truth of a gradient replays the branches of the run under test, and each branch that it would not
 have taken itself must be legitimate: the unit lies within the error budget of the switching point.
 """
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from .truth import U
 
 RELU = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+HARDTANH = {F.hardtanh, F.hardtanh_}  # nn.ReLU6 calls it
 
 
 @dataclass
@@ -25,8 +26,8 @@ class Branches:
     """Branch points in order of execution.
 
     Attributes:
-        taken: per ReLU a bool array (active), per max-pool an int64 array of flat indices into the
-            H x W plane of its input.
+        taken: per ReLU an int8 array (0: clipped from below, 1: passed, 2: clipped from above), per
+            max-pool an int64 array of flat indices into the H x W plane of its input.
         flips: number of units where the truth would have branched otherwise (filled by a replay).
         margin: the largest distance of such a unit from its switching point, in u of the largest
             value of its tensor.
@@ -34,6 +35,24 @@ class Branches:
     taken: list[np.ndarray] = field(default_factory=list)
     flips: int = 0
     margin: float = 0.0
+
+
+def _bounds(func, args: tuple, kwargs: dict) -> tuple[float, float] | None:
+    """Lower and upper bound of a ReLU or ReLU6; None for any other function."""
+    if func in RELU:
+        return 0.0, float("inf")
+    if func is F.relu6:
+        return 0.0, 6.0
+    if func in HARDTANH:
+        given = {**dict(zip(("min_val", "max_val"), args[1:])), **kwargs}
+        bounds = given.get("min_val", -1.0), given.get("max_val", 1.0)
+        return bounds if bounds == (0, 6) else None
+    return None
+
+
+def pieces(out: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Which piece of min(max(x, low), high) each unit of its output took (see `Branches.taken`)."""
+    return (out > low).astype("int8") + (out >= high).astype("int8")
 
 
 def pool_choice(x: torch.Tensor, pool: dict) -> torch.Tensor:
@@ -53,9 +72,10 @@ class RecordTorch(TorchFunctionMode):
         if func is F.max_pool2d:
             pool = _pool_arguments(args, kwargs)
             self.branches.taken.append(pool_choice(args[0].detach(), pool).numpy())
+        bounds = _bounds(func, args, kwargs)
         out = func(*args, **kwargs)
-        if func in RELU:
-            self.branches.taken.append((out.detach() > 0).numpy())
+        if bounds:
+            self.branches.taken.append(pieces(out.detach().numpy(), *bounds))
         return out
 
 
@@ -69,11 +89,16 @@ class ReplayTorch(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in RELU:
-            x, active = args[0], torch.from_numpy(self._next(args[0].shape))
-            self._flips(x.detach().abs(), (x.detach() > 0) != active, x)
-            out = x * active
-            return x.copy_(out) if kwargs.get("inplace") or func.__name__ == "relu_" else out
+        bounds = _bounds(func, args, kwargs)
+        if bounds:
+            x, piece = args[0], self._next(args[0].shape)
+            # No bound may enter a gradient, so that an infinite one does no harm.
+            out = torch.where(torch.from_numpy(piece == 1), x, torch.from_numpy(
+                np.where(piece == 2, *reversed(bounds))).to(x.dtype))
+            own = x.detach().clamp(*bounds)
+            flipped = torch.from_numpy(pieces(own.numpy(), *bounds) != piece)
+            self._flips((own - out.detach()).abs(), flipped, x)
+            return x.copy_(out) if kwargs.get("inplace") or func.__name__.endswith("_") else out
         if func is F.max_pool2d:
             x = args[0]
             index = torch.from_numpy(self._next())
@@ -120,26 +145,29 @@ def record_jittor(branches: Branches):
     from jt_models import layers
     import jittor as jt
     seen = []
-    relu, pool = jt.nn.relu, layers.MaxPool2d.execute
+    relu, relu6, pool = jt.nn.relu, jt.nn.relu6, layers.MaxPool2d.execute
 
-    def seeing_relu(x):
-        out = relu(x)
-        seen.append((None, out))
-        return out
+    def seeing(function, bounds):
+        def see(x):
+            out = function(x)
+            seen.append((bounds, out))
+            return out
+        return see
 
     def seeing_pool(self, x):
         seen.append((self, x))
         return pool(self, x)
 
-    jt.nn.relu, layers.MaxPool2d.execute = seeing_relu, seeing_pool
+    jt.nn.relu, jt.nn.relu6 = seeing(relu, (0.0, np.inf)), seeing(relu6, (0.0, 6.0))
+    layers.MaxPool2d.execute = seeing_pool
     try:
         yield
     finally:
-        jt.nn.relu, layers.MaxPool2d.execute = relu, pool
+        jt.nn.relu, jt.nn.relu6, layers.MaxPool2d.execute = relu, relu6, pool
     for module, var in seen:
         value = np.array(var.numpy())
-        if module is None:
-            branches.taken.append(value > 0)
+        if isinstance(module, tuple):
+            branches.taken.append(pieces(value, *module))
         else:
             arguments = {"kernel_size": module.kernel_size, "stride": module.stride,
                          "padding": module.padding, "ceil_mode": module.ceil_mode}

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from zoo.heads import aux_weight
+
 from . import weights
 from .branches import Branches
 from .sides import RATE, JittorSide, State, TorchSide
-from .truth import FLOAT64_BOUND, U, budget, error, one_ulp, vanishing, weight_of
+from .truth import FLOAT64_BOUND, U, budget, error, one_ulp, weight_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.running_mean.normal_(0, 0.2, generator=generator)
                 module.running_var.uniform_(0.5, 2, generator=generator)
@@ -62,15 +64,31 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 module.bias.normal_(0, 0.1, generator=generator)
 
 
-def _errors(got: dict, truth: dict, vanish: set[str] = frozenset()) -> dict[str, float]:
-    """Error in u of every tensor of the truth; infinite for one that is missing."""
+def _errors(got: dict, truth: dict) -> dict[str, float]:
+    """Error in u of every tensor of the truth; infinite for one that is missing.
+
+    A bias is judged on the scale of its layer's weight where that is larger. Its gradient is a sum
+    over all positions, which may cancel: before BatchNorm entirely, with a sigmoid between nearly.
+    """
     return {name: np.inf if name not in got else
-            error(got[name], t, truth[weight_of(name)] if name in vanish else None).worst / U
-            for name, t in truth.items()}
+            error(got[name], t, truth.get(weight_of(name))).worst / U for name, t in truth.items()}
+
+
+def _output_errors(got: dict, truth: dict) -> dict[str, float]:
+    """As `_errors`; infinite also for an output that the truth does not have."""
+    return {**dict.fromkeys(got, np.inf), **_errors(got, truth)}
 
 
 def _buffers(state: State) -> dict:
     return {name: a for name, a in state.arrays.items() if name not in state.momentum}
+
+
+# Inputs as they are, and with a mean of ten standard deviations, where naive variances cancel.
+SHIFTS = ((0, ""), (10, ", mean/std 10"))
+
+
+def _suffixed(by_name: dict, suffix: str) -> dict:
+    return {name + suffix: value for name, value in by_name.items()}
 
 
 def gentle_rate(arrays: dict, gradients: dict) -> float:
@@ -100,44 +118,48 @@ def structure(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.n
         jittor_model, torch_model: with equal names of parameters and buffers; the Jittor model
             ends with the torch model's weights, in float32.
         x: float32 [N, C, H, W]; y: int64 [N], the labels.
-        steps: length of the free run of SGD with momentum and weight decay.
+        steps: length of the free run of SGD with momentum and weight decay; 0: no optimizer step.
+            The loss is the cross-entropy, plus `torch_model.aux_weight` times that of each
+            auxiliary head, for a net that returns a tuple in training mode.
 
     Returns:
         Checks of every output, gradient, buffer and parameter, each with the bound 1e-11.
     """
     start = State(weights.tensors(torch_model))
     start64, x = start.cast("float64"), x.astype("float64")
-    reference, port = TorchSide(torch_model, "float64"), JittorSide(jittor_model, "float64")
+    reference = TorchSide(torch_model, "float64")
+    port = JittorSide(jittor_model, "float64", aux_weight(torch_model))
     found: list[Check] = []
 
-    def judge(level, got, truth, vanish=frozenset()):
+    def judge(level, got, truth, errors=_errors):
         found.extend(Check(level, name, e, 0.0, FLOAT64_BOUND / U)
-                     for name, e in _errors(got, truth, vanish).items())
+                     for name, e in errors(got, truth).items())
 
     for side in (reference, port):
         side.load(start64.arrays)
-    for shift, label in ((0, "output"), (10, "output, mean/std 10")):
-        judge("eval", {label: port.forward(x + shift, False)},
-              {label: reference.forward(x + shift, False)})
-        judge("train", {label: port.forward(x + shift, True)},
-              {label: reference.forward(x + shift, True)})
+    for shift, suffix in SHIFTS:
+        for level, training in (("eval", False), ("train", True)):
+            judge(level, _suffixed(port.forward(x + shift, training), suffix),
+                  _suffixed(reference.forward(x + shift, training), suffix), _output_errors)
     for side in (reference, port):
         side.load(start64.arrays)
     gradients = reference.gradients(x, y, Branches(), replay=False)
-    vanish = vanishing(gradients)
-    judge("gradients", port.gradients(x, y, Branches()), gradients, vanish)
+    judge("gradients", port.gradients(x, y, Branches()), gradients)
+    judge("buffers", port.buffers(), reference.buffers())
     # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
-    for count, rate in ((1, RATE), (steps, gentle_rate(start64.arrays, gradients))):
+    runs = ((1, RATE), (steps, gentle_rate(start64.arrays, gradients))) if steps else ()
+    for count, rate in runs:
         reference.rate = port.rate = rate
         ours = theirs = start64
         for _ in range(count):
             ours = port.step(ours, x, y, Branches())
             theirs = reference.step(theirs, x, y, Branches(), replay=False)
         judge("buffers", _buffers(ours), _buffers(theirs))
-        judge("momentum", ours.momentum, theirs.momentum, vanish)
+        judge("momentum", ours.momentum, theirs.momentum)
         judge("steps", {name: ours.arrays[name] for name in ours.momentum},
               {name: theirs.arrays[name] for name in theirs.momentum})
-    JittorSide(jittor_model, "float32").load(start.arrays)
+    port.dtype = "float32"
+    port.load(start.arrays)
     return found
 
 
@@ -182,11 +204,13 @@ class _Floor:
             finally:
                 torch.set_num_threads(usual)
 
-    def forward(self, state, x, training) -> float:
-        """Of the output in one mode."""
-        return max(error(side.forward(moved, training),
-                         self.truth.forward(moved.astype("float64"), training)).worst / U
-                   for side, _, moved in self.runs(state, x))
+    def forward(self, state, x, training) -> dict[str, float]:
+        """Of each output in one mode."""
+        worst = {}
+        for side, _, moved in self.runs(state, x):
+            _keep_largest(worst, _errors(side.forward(moved, training),
+                                         self.truth.forward(moved.astype("float64"), training)))
+        return worst
 
     def gradients(self, state, x, y) -> tuple[dict[str, float], float]:
         """Of each gradient, and the largest margin of a flip."""
@@ -195,11 +219,11 @@ class _Floor:
             branches = Branches()
             got = side.gradients(moved, y, branches, replay=False)
             truth = self.truth.gradients(moved.astype("float64"), y, branches, replay=True)
-            _keep_largest(worst, _errors(got, truth, vanishing(truth)))
+            _keep_largest(worst, _errors(got, truth))
             margin = max(margin, branches.margin)
         return worst, margin
 
-    def step(self, state, x, y, vanish, largest: dict[str, dict[str, float]]) -> None:
+    def step(self, state, x, y, largest: dict[str, dict[str, float]]) -> None:
         """Of each buffer, momentum and update after one step, by level, into `largest`. The first
         step is run in all variants; a later one plainly, which costs a seventh."""
         variants = FLOOR[:1] if largest["steps"] else FLOOR
@@ -208,7 +232,7 @@ class _Floor:
             after = side.step(moved_state, moved, y, branches, replay=False)
             truth = self.truth.step(moved_state.cast("float64"), moved.astype("float64"), y,
                                     branches, replay=True)
-            for level, errors in _step_errors(moved_state, after, truth, vanish).items():
+            for level, errors in _step_errors(moved_state, after, truth).items():
                 _keep_largest(largest[level], errors)
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
         # counted, may hide all of the momentum's noise, or not.
@@ -233,23 +257,26 @@ def numerics(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.nd
     """
     start = State(weights.tensors(torch_model))
     start64 = start.cast("float64")
-    truth, port = TorchSide(torch_model, "float64"), JittorSide(jittor_model, "float32")
+    truth = TorchSide(torch_model, "float64")
+    port = JittorSide(jittor_model, "float32", aux_weight(torch_model))
     floor = _Floor(torch_model, truth)
     found: list[Check] = []
 
     def judge(level, errors, floors):
-        found.extend(Check(level, name, e, floors[name], budget(floors[name]))
-                     for name, e in errors.items())
+        for name, e in errors.items():
+            noise = floors.get(name, 0.0)  # an output too many has none
+            found.append(Check(level, name, e, noise, budget(noise)))
 
-    for shift, label in ((0, "output"), (10, "output, mean/std 10")):
+    for shift, suffix in SHIFTS:
         for level, training in (("eval", False), ("train", True)):
             shifted = x + np.float32(shift)
-            largest = floor.forward(start, shifted, training)
+            floors = floor.forward(start, shifted, training)
             port.load(start.arrays)
             truth.load(start64.arrays)
             got = port.forward(shifted, training)
             expected = truth.forward(shifted.astype("float64"), training)
-            judge(level, _errors({label: got}, {label: expected}), {label: largest})
+            judge(level, _suffixed(_output_errors(got, expected), suffix),
+                  _suffixed(floors, suffix))
 
     x64 = x.astype("float64")
     floors, floor_margin = floor.gradients(start, x, y)
@@ -258,18 +285,17 @@ def numerics(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.nd
     truth.load(start64.arrays)
     got = port.gradients(x, y, branches)
     gradients = truth.gradients(x64, y, branches, replay=True)
-    vanish = vanishing(gradients)
-    judge("gradients", _errors(got, gradients, vanish), floors)
+    judge("gradients", _errors(got, gradients), floors)
     flips = f"{branches.flips} units"
     judge("flips", {flips: branches.margin}, {flips: floor_margin})
 
     state, floors = start, {"buffers": {}, "momentum": {}, "steps": {}}
     for index in range(steps):
-        floor.step(state, x, y, vanish, floors)
+        floor.step(state, x, y, floors)
         branches = Branches()
         after = port.step(state, x, y, branches)
         expected = truth.step(state.cast("float64"), x64, y, branches, replay=True)
-        for level, errors in _step_errors(state, after, expected, vanish).items():
+        for level, errors in _step_errors(state, after, expected).items():
             judge(level, _numbered(errors, index), _numbered(floors[level], index))
         state = expected.cast("float32")
     port.load(start.arrays)
@@ -280,13 +306,13 @@ def _numbered(by_tensor: dict[str, float], index: int) -> dict[str, float]:
     return {f"{name}, step {index + 1}": value for name, value in by_tensor.items()}
 
 
-def _step_errors(before: State, after: State, truth: State, vanish) -> dict[str, dict[str, float]]:
+def _step_errors(before: State, after: State, truth: State) -> dict[str, dict[str, float]]:
     return {"buffers": _errors(_buffers(after), _buffers(truth)),
-            "momentum": _errors(after.momentum, truth.momentum, vanish),
-            "steps": _update_errors(before, after, truth, vanish)}
+            "momentum": _errors(after.momentum, truth.momentum),
+            "steps": _update_errors(before, after, truth)}
 
 
-def _update_errors(before: State, after: State, truth: State, vanish: set[str]) -> dict[str, float]:
+def _update_errors(before: State, after: State, truth: State) -> dict[str, float]:
     """Error in u of every parameter's update, without the rounding of the stored result: half an
     ulp of the new parameter, which no float32 computation avoids and which may be large beside a
     small update."""
@@ -297,7 +323,7 @@ def _update_errors(before: State, after: State, truth: State, vanish: set[str]) 
         excess = np.maximum(np.abs(off) - np.spacing(np.abs(new)).astype("float64") / 2, 0)
         expected[name] = right - before.arrays[name]
         moved[name] = expected[name] + np.sign(off) * excess
-    return _errors(moved, expected, vanish)
+    return _errors(moved, expected)
 
 
 def worst(checks: list[Check]) -> dict[str, Check]:

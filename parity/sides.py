@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from zoo.heads import aux_weight, heads, total_loss
+
 from . import weights
 from .branches import Branches, RecordTorch, ReplayTorch, record_jittor
+from .float64 import float64
 
 RATE = 0.01
 SGD = {"momentum": 0.9, "weight_decay": 5e-4}
@@ -34,6 +37,11 @@ class State:
                         for name, a in d.items()} for d in (self.arrays, self.momentum)))
 
 
+def _named(outputs) -> dict[str, np.ndarray]:
+    names = ["output", *(f"auxiliary output {i}" for i in range(1, len(outputs)))]
+    return {name: np.array(output.numpy()) for name, output in zip(names, outputs)}
+
+
 class TorchSide:
     """A torch model, run on a copy, in `dtype` ("float32" or "float64")."""
 
@@ -45,9 +53,10 @@ class TorchSide:
     def load(self, arrays):
         weights.load(self.model, arrays)
 
-    def forward(self, x, training):
+    def forward(self, x, training) -> dict[str, np.ndarray]:
+        """Outputs by name: "output", and in training mode those of auxiliary heads."""
         with torch.no_grad():
-            return self.model.train(training)(self._tensor(x)).numpy()
+            return _named(heads(self.model.train(training)(self._tensor(x))))
 
     def gradients(self, x, y, branches: Branches, replay: bool):
         """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
@@ -57,10 +66,17 @@ class TorchSide:
         with mode:
             # A leaf cannot be written to, and a net may begin with an in-place ReLU.
             output = self.model(leaf.clone())
-        torch.nn.functional.cross_entropy(output, torch.from_numpy(y)).backward()
+        labels = torch.from_numpy(y)
+        total_loss(lambda logits: torch.nn.functional.cross_entropy(logits, labels), output,
+                   aux_weight(self.model)).backward()
         found = {name: p.grad.numpy() for name, p in self.model.named_parameters()
                  if p.grad is not None}
         return {**found, "input": leaf.grad.numpy()}
+
+    def buffers(self):
+        """Running statistics, as the last pass left them."""
+        own = {name for name, _ in self.model.named_buffers()}
+        return {name: a for name, a in weights.tensors(self.model).items() if name in own}
 
     def step(self, state: State, x, y, branches: Branches, replay: bool) -> State:
         """One SGD step from `state`."""
@@ -86,18 +102,16 @@ class JittorSide:
     part again and again: so each pass runs whole (`sync_all`) before its results are read.
     """
 
-    def __init__(self, model, dtype: str, rate: float = RATE):
+    def __init__(self, model, dtype: str, aux_weight: float, rate: float = RATE):
         self.model = model
         self.dtype = dtype
+        self.aux_weight = aux_weight
         self.rate = rate
 
     @contextlib.contextmanager
     def _flags(self):
         import jittor as jt
-        # jt.array turns float64 into float32 by default. The tuner replaces convolutions and
-        # products by oneDNN's, which know float32 only and abort on some float64 gradients.
-        exact = {"auto_convert_64_to_32": 0, "enable_tuner": 0} if self.dtype == "float64" else {}
-        with jt.flag_scope(**exact):
+        with float64() if self.dtype == "float64" else contextlib.nullcontext():
             yield jt
 
     def load(self, arrays):
@@ -105,20 +119,22 @@ class JittorSide:
             (self.model.float64 if self.dtype == "float64" else self.model.float32)()
             weights.load(self.model, arrays)
 
-    def forward(self, x, training):
+    def forward(self, x, training) -> dict[str, np.ndarray]:
+        """As TorchSide.forward."""
         from jt_models.layers import set_training
         with self._flags() as jt:
             set_training(self.model, training)
-            output = self.model(jt.array(x))
+            outputs = heads(self.model(jt.array(x)))
             jt.sync_all(True)
-            return np.array(output.numpy())
+            return _named(outputs)
 
     def _loss(self, jt, x, y):
         from jt_models.layers import set_training
         from jt_models.losses import cross_entropy
         set_training(self.model)
-        leaf = jt.array(x)
-        return leaf, cross_entropy(self.model(leaf), jt.array(y.astype("int32")))
+        leaf, labels = jt.array(x), jt.array(y.astype("int32"))
+        return leaf, total_loss(lambda logits: cross_entropy(logits, labels), self.model(leaf),
+                                self.aux_weight)
 
     def gradients(self, x, y, branches: Branches):
         """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
@@ -129,6 +145,12 @@ class JittorSide:
             found = jt.grad(loss, list(named.values()))
             jt.sync_all(True)
             return {name: np.array(g.numpy()) for name, g in zip(named, found)}
+
+    def buffers(self):
+        """As TorchSide.buffers."""
+        from jt_models.optim import trainable
+        own = trainable(self.model)
+        return {name: a for name, a in weights.tensors(self.model).items() if name not in own}
 
     def step(self, state: State, x, y, branches: Branches) -> State:
         """One SGD step from `state`, with the optimizer of jt_models.optim."""

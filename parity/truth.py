@@ -26,8 +26,9 @@ class Error:
         return max(self.e2, self.einf)
 
 
-def error(x: np.ndarray, truth: np.ndarray, scale: np.ndarray | None = None) -> Error:
-    """How far `x` lies from `truth` (float64), relative to the size of `scale` (None: the truth).
+def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> Error:
+    """How far `x` lies from `truth` (float64), relative to the size of the truth, or to that of
+    `other` if it is larger.
 
     Returns:
         Infinite errors if shape, or the pattern of NaN and infinity, differ.
@@ -39,22 +40,17 @@ def error(x: np.ndarray, truth: np.ndarray, scale: np.ndarray | None = None) -> 
     if not np.array_equal(x[~finite], truth[~finite], equal_nan=True):
         return Error(np.inf, np.inf)
     difference2, differenceinf = _size(x[finite] - truth[finite])
-    scale2, scaleinf = _size(truth[finite] if scale is None else np.asarray(scale, "float64"))
+    scale2, scaleinf = _size(truth[finite])
+    if other is not None:
+        other2, otherinf = _size(np.asarray(other, "float64"))
+        scale2, scaleinf = max(scale2, other2), max(scaleinf, otherinf)
     return Error(_ratio(difference2, scale2), _ratio(differenceinf, scaleinf))
 
 
-def vanishing(gradients: dict[str, np.ndarray]) -> set[str]:
-    """Names of biases whose gradient (float64) is zero up to rounding, such as that of a
-    convolution before BatchNorm: below 1e-9 of that of the layer's weight. An error relative to
-    such a truth means nothing, so that they are judged on the scale of the weight."""
-    return {name for name, g in gradients.items()
-            if name.endswith("bias") and weight_of(name) in gradients
-            and _size(g)[0] < 1e-9 * _size(gradients[weight_of(name)])[0]}
-
-
-def weight_of(bias: str) -> str:
-    """Name of the weight of the layer that has this bias."""
-    return bias[:-len("bias")] + "weight"
+def weight_of(name: str) -> str | None:
+    """Name of the weight of the layer whose bias has this name; None if it is no bias."""
+    layer, _, last = name.rpartition(".")
+    return f"{layer}.weight" if last == "bias" else None
 
 
 def _size(t: np.ndarray) -> tuple[float, float]:
