@@ -27,5 +27,9 @@ setup(
         "rich>=13",
         "tqdm>=4.60",
     ],
-    extras_require={"test": ["pytest>=7", "hypothesis>=6"]},
+    extras_require={
+        "test": ["pytest>=7", "hypothesis>=6"],
+        # Libraries whose weights load and whose outputs the tests compare with.
+        "zoo": ["timm>=1.0", "pretrainedmodels==0.7.4"],
+    },
 )

@@ -18,3 +18,4 @@ if "jt_models.runtime" not in getattr(sys, "orig_argv", ["jt_models.runtime"] * 
 _zoo = Zoo(__name__)
 create = _zoo.create
 names = _zoo.names
+own_key = _zoo.own_key

@@ -2,6 +2,9 @@
 
 `densenet121/161/169/201` have torchvision's layout and names, so its weights load. Images of up to
 64 pixels get the small stem: one 3x3 convolution of stride 1 and no max-pooling.
+`densenet_bc_100_12` is the paper's for CIFAR (section 3), with the same names: three blocks of 16
+layers, 100 layers in all, and no BatchNorm or ReLU between the 3x3 stem and the first block. The
+paper's dropout after each convolution (0.2, without augmentation only) is not built.
 
 The lab's nets have two dense blocks of six layers, growth 32 and 64, all convolutions with bias,
 and no BatchNorm before the head:
@@ -10,16 +13,18 @@ and no BatchNorm before the head:
 - `densenet_wide` (report 000, printout): no pool in the transition, head 28672-512-10.
 - `densenet_fc128` (report 000, listing): head 7168-128-10. The listing cannot run (`nn.sequential`,
   and a head that does not fit); repaired by the 2x2 average pool that its prose asks for.
+
+`densenet121_mnist` is lab report 004's, repaired: its 58 dense layers sat in plain lists, so that
+they were neither counted nor trained. It resizes images to 32x32; its stem convolution has a bias,
+and neither BatchNorm nor ReLU follows the last block.
 """
 from collections import OrderedDict
 
 import jittor as jt
 from . import layers as nn
-from .layers import dropout
+from .layers import dropout, interpolate
 
-from zoo.catalog import out_size
-
-SMALL_IMAGE = 64
+from zoo.catalog import out_size, small_stem
 
 
 class DenseLayer(nn.Module):
@@ -64,20 +69,23 @@ def transition(channels):
 
 
 class DenseNet(nn.Module):
-    """Stem, dense blocks with transitions between them, BatchNorm, ReLU, average pool, linear."""
+    """Stem, dense blocks with transitions between them, BatchNorm, ReLU, average pool, linear.
 
-    def __init__(self, growth, blocks, stem_channels, num_classes, in_channels, image_size, stem, drop):
+    Args:
+        stem_norm: BatchNorm and ReLU follow the convolution of the small stem.
+    """
+
+    def __init__(self, growth, blocks, stem_channels, num_classes, in_channels, image_size, stem,
+                 drop, stem_norm=True):
         super().__init__()
-        if stem not in (None, "imagenet", "small"):
-            raise ValueError(f"stem must be 'imagenet' or 'small', not {stem!r}")
         self.drop = drop
         halves = [(2, 2, 0)] * (len(blocks) - 1)
         channels = stem_channels
-        if stem == "small" or (stem is None and image_size <= SMALL_IMAGE):
+        if small_stem(stem, image_size):
             out_size(image_size, *halves)
-            layers = [("conv0", nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)),
-                      ("norm0", nn.BatchNorm2d(channels)),
-                      ("relu0", nn.ReLU(inplace=True))]
+            layers = [("conv0", nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))]
+            if stem_norm:
+                layers += [("norm0", nn.BatchNorm2d(channels)), ("relu0", nn.ReLU(inplace=True))]
         else:
             out_size(image_size, (7, 2, 3), (3, 2, 1), *halves)
             layers = [("conv0", nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)),
@@ -124,6 +132,12 @@ def densenet169(num_classes=1000, in_channels=3, image_size=224, stem=None, drop
 def densenet201(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
     """20,013,928 parameters at 224x224 with 1000 classes."""
     return DenseNet(32, (6, 12, 48, 32), 64, num_classes, in_channels, image_size, stem, dropout)
+
+
+def densenet_bc_100_12(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
+    """769,162 parameters for CIFAR-10; `dropout` acts before the linear layer, as in the others."""
+    return DenseNet(12, (16, 16, 16), 24, num_classes, in_channels, image_size, "small", dropout,
+                    stem_norm=False)
 
 
 class DenseBasic(nn.Module):
@@ -224,3 +238,34 @@ def densenet_wide(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
 def densenet_fc128(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
     """Lab report 000, listing, repaired; 2,600,778 parameters for CIFAR-10."""
     return LabDenseNet000(num_classes, in_channels, image_size, True, 128, dropout)
+
+
+class MnistDenseNet(nn.Module):
+    """Lab report 004, with the parts of its printout."""
+
+    def __init__(self, num_classes, in_channels, dropout):
+        super().__init__()
+        channels, parts = 64, []
+        for count in (6, 12, 24, 16):
+            if parts:
+                parts.append(transition(channels))
+                channels //= 2
+            else:
+                parts.append(nn.Sequential(
+                    nn.Conv2d(in_channels, channels, 7, stride=2, padding=3),
+                    nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)))
+            parts.append(DenseBlock(count, channels, 32))
+            channels += count * 32
+        self.feature_extractor = nn.Sequential(*parts)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = nn.Sequential(nn.Linear(channels, num_classes), nn.Dropout(dropout))
+
+    def execute(self, x):
+        x = interpolate(x, size=(32, 32), mode="bilinear", align_corners=False)
+        x = self.avgpool(self.feature_extractor(x))
+        return self.classifier(jt.flatten(x, 1))
+
+
+def densenet121_mnist(num_classes=10, in_channels=1, image_size=28, dropout=0.0):
+    """Lab report 004, repaired; 6,955,850 parameters; dropout (lab: 0.2) acts on the logits."""
+    return MnistDenseNet(num_classes, in_channels, dropout)

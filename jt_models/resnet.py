@@ -4,22 +4,35 @@
 torchvision's, the bottleneck strides in its 3x3 convolution, where the paper strides in the first
 1x1. Images of up to 64 pixels get the small stem, usual for CIFAR (lab report 002): one 3x3
 convolution of stride 1 and no max-pooling, in place of 7x7, stride 2 and a pool of stride 2.
+`plain18/34` are the same nets without shortcuts (section 3.3, figure 3 middle).
 
 `resnet18_lab` is the net of lab report 000 as printed, with its two bugs repaired: both 64-channel
 blocks were one module (shared weights), and the 1x1 shortcut convolutions were made anew, with
 random weights, at each call of forward. What is unusual but printed stays: every convolution has
 a bias, and ReLU follows the additions only.
+
+`resnet18_mnist` is the net of lab report 004: bias in every convolution, the shortcut ones (1x1
+with BatchNorm) included. Its printout shows no ReLU outside the unnamed Sequentials; they are taken
+to be where the paper has them. The prose's narrowing second blocks ("128 and 64") are a slip: its
+printout keeps the width.
 """
 import jittor as jt
 from . import layers as nn
 from .layers import dropout, relu
 
-SMALL_IMAGE = 64
+from zoo.catalog import small_stem
+
+
+def projection(inplanes, planes, stride):
+    """The shortcut where the shape changes: 1x1 convolution and BatchNorm (option B)."""
+    return nn.Sequential(
+        nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False), nn.BatchNorm2d(planes))
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions (section 3.3 of the paper, figure 5 left)."""
     expansion = 1
+    shortcut = staticmethod(projection)
 
     def __init__(self, inplanes, planes, stride=1, downsample=None):
         super().__init__()
@@ -30,17 +43,30 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = downsample
 
-    def execute(self, x):
+    def residual(self, x):
+        """The branch beside the shortcut."""
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
+        return self.bn2(self.conv2(out))
+
+    def execute(self, x):
+        out = self.residual(x)
         if self.downsample is not None:
             x = self.downsample(x)
         return self.relu(out + x)
 
 
+class PlainBlock(BasicBlock):
+    """Two 3x3 convolutions and no shortcut."""
+    shortcut = None
+
+    def execute(self, x):
+        return self.relu(self.residual(x))
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions (figure 5 right), the stride in the 3x3."""
     expansion = 4
+    shortcut = staticmethod(projection)
 
     def __init__(self, inplanes, planes, stride=1, downsample=None):
         super().__init__()
@@ -53,13 +79,38 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
-    def execute(self, x):
+    def residual(self, x):
+        """The branch beside the shortcut."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        return self.bn3(self.conv3(out))
+
+    def execute(self, x):
+        out = self.residual(x)
         if self.downsample is not None:
             x = self.downsample(x)
         return self.relu(out + x)
+
+
+def make_layer(block, inplanes, planes, blocks, stride):
+    """A stage: `blocks` blocks, of which the first has the stride and, if the shape changes, the
+    block's kind of shortcut."""
+    outplanes = planes * block.expansion
+    downsample = None
+    if block.shortcut is not None and (stride != 1 or inplanes != outplanes):
+        downsample = block.shortcut(inplanes, outplanes, stride)
+    layers = [block(inplanes, planes, stride, downsample)]
+    layers += [block(outplanes, planes) for _ in range(1, blocks)]
+    return nn.Sequential(*layers)
+
+
+def four_stages(block, layers):
+    """layer1 to layer4, with 64, 128, 256, 512 planes; the first keeps the image size."""
+    wide = block.expansion
+    return (make_layer(block, 64, 64, layers[0], 1),
+            make_layer(block, 64 * wide, 128, layers[1], 2),
+            make_layer(block, 128 * wide, 256, layers[2], 2),
+            make_layer(block, 256 * wide, 512, layers[3], 2))
 
 
 class ResNet(nn.Module):
@@ -67,11 +118,8 @@ class ResNet(nn.Module):
 
     def __init__(self, block, layers, num_classes, in_channels, image_size, stem, drop):
         super().__init__()
-        if stem not in (None, "imagenet", "small"):
-            raise ValueError(f"stem must be 'imagenet' or 'small', not {stem!r}")
         self.drop = drop
-        self.inplanes = 64
-        if stem == "small" or (stem is None and image_size <= SMALL_IMAGE):
+        if small_stem(stem, image_size):
             self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
         else:
@@ -79,26 +127,12 @@ class ResNet(nn.Module):
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = self._make_layer(block, 64, layers[0], 1)
-        self.layer2 = self._make_layer(block, 128, layers[1], 2)
-        self.layer3 = self._make_layer(block, 256, layers[2], 2)
-        self.layer4 = self._make_layer(block, 512, layers[3], 2)
+        self.layer1, self.layer2, self.layer3, self.layer4 = four_stages(block, layers)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(512 * block.expansion, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def _make_layer(self, block, planes, blocks, stride):
-        downsample = None
-        if stride != 1 or self.inplanes != planes * block.expansion:
-            downsample = nn.Sequential(
-                nn.Conv2d(self.inplanes, planes * block.expansion, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(planes * block.expansion))
-        layers = [block(self.inplanes, planes, stride, downsample)]
-        self.inplanes = planes * block.expansion
-        layers += [block(self.inplanes, planes) for _ in range(1, blocks)]
-        return nn.Sequential(*layers)
 
     def execute(self, x):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -130,6 +164,16 @@ def resnet101(num_classes=1000, in_channels=3, image_size=224, stem=None, dropou
 def resnet152(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
     """60,192,808 parameters at 224x224 with 1000 classes."""
     return ResNet(Bottleneck, [3, 8, 36, 3], num_classes, in_channels, image_size, stem, dropout)
+
+
+def plain18(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """resnet18 without shortcuts; 11,515,688 parameters at 224x224 with 1000 classes."""
+    return ResNet(PlainBlock, [2, 2, 2, 2], num_classes, in_channels, image_size, stem, dropout)
+
+
+def plain34(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """resnet34 without shortcuts; 21,623,848 parameters at 224x224 with 1000 classes."""
+    return ResNet(PlainBlock, [3, 4, 6, 3], num_classes, in_channels, image_size, stem, dropout)
 
 
 class Reslink(nn.Module):
@@ -193,3 +237,55 @@ class LabResNet(nn.Module):
 def resnet18_lab(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
     """Lab report 000, repaired; 11,184,650 parameters for CIFAR-10, at any image size."""
     return LabResNet(num_classes, in_channels, dropout)
+
+
+def conv_bn(inchannel, outchannel, kernel, stride=1):
+    """Convolution with bias, and BatchNorm: a Sequential of lab report 004's printout."""
+    return nn.Sequential(
+        nn.Conv2d(inchannel, outchannel, kernel, stride=stride, padding=kernel // 2),
+        nn.BatchNorm2d(outchannel))
+
+
+class MnistBlock(nn.Module):
+    """Lab report 004's ResNetBlock: two `conv_bn`, and a third as shortcut if the shape changes."""
+
+    def __init__(self, inchannel, outchannel, stride=1):
+        super().__init__()
+        self.conv1 = conv_bn(inchannel, outchannel, 3, stride)
+        self.conv2 = conv_bn(outchannel, outchannel, 3)
+        self.downsample = None
+        if stride != 1 or inchannel != outchannel:
+            self.downsample = conv_bn(inchannel, outchannel, 1, stride)
+
+    def execute(self, x):
+        out = self.conv2(relu(self.conv1(x)))
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return relu(out + x)
+
+
+class MnistResNet(nn.Module):
+    """ResNet-18 of lab report 004."""
+
+    def __init__(self, num_classes, in_channels, drop):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3)
+        self.bn = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(MnistBlock(64, 64), MnistBlock(64, 64))
+        self.layer2 = nn.Sequential(MnistBlock(64, 128, 2), MnistBlock(128, 128))
+        self.layer3 = nn.Sequential(MnistBlock(128, 256, 2), MnistBlock(256, 256))
+        self.layer4 = nn.Sequential(MnistBlock(256, 512, 2), MnistBlock(512, 512))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(512, num_classes)
+        self.dropout = nn.Dropout(drop)
+
+    def execute(self, x):
+        x = self.maxpool(relu(self.bn(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.dropout(self.fc(jt.flatten(self.avgpool(x), 1)))
+
+
+def resnet18_mnist(num_classes=10, in_channels=1, image_size=28, dropout=0.0):
+    """Lab report 004; 11,180,170 parameters for MNIST; dropout (lab: 0.1) acts on the logits."""
+    return MnistResNet(num_classes, in_channels, dropout)

@@ -1,6 +1,14 @@
-"""Squeeze-and-excitation ResNets (Hu et al. 2017, "Squeeze-and-excitation networks",
-arXiv:1709.01507), reduction 16, in the two forms of the lab reports.
+"""Squeeze-and-excitation networks (Hu et al. 2017, arXiv:1709.01507), reduction 16.
 
+`se_resnet18/34/50/101/152` have the layout and names of timm's legacy_seresnet nets (of which 50
+and deeper are Cadene's), so their weights load. Like those, the bottleneck strides in its first
+1x1 convolution, the stem's max-pool rounds up in place of padding, and the basic block has a ReLU
+before SE, which figure 3 of the paper has not. Images of up to 64 pixels get the small stem: one
+3x3 convolution of stride 1 and no max-pooling.
+
+`se_bn_inception` is BN-Inception with SE after every inception block (figure 2).
+
+Of the lab reports:
 - `se_resnet18_lab` (report 001): a 7x7 stem of stride 2 without max-pool; each basic block scales
   its output before the addition.
 - `se_resnet18_preact` (report 000): pre-activation blocks, 3x3 stem. As printed, there is no
@@ -8,9 +16,16 @@ arXiv:1709.01507), reduction 16, in the two forms of the lab reports.
   the activated tensor, an identity shortcut from the raw one. Repaired: pooling was fixed to
   32x32 images.
 """
+from collections import OrderedDict
+
 import jittor as jt
 from . import layers as nn
 from .layers import adaptive_avg_pool2d, dropout, relu, sigmoid
+
+from zoo.catalog import out_size, small_stem
+
+from .bn_inception import BNInception
+from .resnet import BasicBlock, Bottleneck, four_stages
 
 
 class SE(nn.Module):
@@ -26,28 +41,106 @@ class SE(nn.Module):
         return x * sigmoid(self.fc2(relu(self.fc1(self.avg_pool(x)))))
 
 
-class SEBasicBlock(nn.Module):
-    """ResNet's basic block with SE before the addition (report 001)."""
+class SEResNetBlock(BasicBlock):
+    """ResNet's basic block with SE before the addition, and a ReLU before SE (as timm's)."""
 
-    def __init__(self, inplanes, planes, stride):
+    def __init__(self, inplanes, planes, stride=1, downsample=None):
+        super().__init__(inplanes, planes, stride, downsample)
+        self.se_module = SE(planes)
+
+    def residual(self, x):
+        """The branch beside the shortcut."""
+        return self.se_module(self.relu(super().residual(x)))
+
+
+class SEResNetBottleneck(Bottleneck):
+    """ResNet's bottleneck with SE before the addition, the stride in the first 1x1."""
+
+    def __init__(self, inplanes, planes, stride=1, downsample=None):
+        super().__init__(inplanes, planes, 1, downsample)
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False)
+        self.se_module = SE(planes * self.expansion)
+
+    def residual(self, x):
+        """The branch beside the shortcut."""
+        return self.se_module(super().residual(x))
+
+
+class SEResNet(nn.Module):
+    """Stem, four stages of `layers` blocks, average pool, linear."""
+
+    def __init__(self, block, layers, num_classes, in_channels, image_size, stem, drop):
         super().__init__()
-        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = None
-        if stride != 1 or inplanes != planes:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False), nn.BatchNorm2d(planes))
-        self.se = SE(planes)
+        self.drop = drop
+        if small_stem(stem, image_size):
+            conv = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+            self.pool0 = nn.Identity()
+        else:
+            # A 3x3 pool that rounds up leaves what a 2x2 pool that rounds down does.
+            out_size(image_size, (7, 2, 3), (2, 2, 0))
+            conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            self.pool0 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.layer0 = nn.Sequential(OrderedDict([
+            ("conv1", conv), ("bn1", nn.BatchNorm2d(64)), ("relu1", nn.ReLU(inplace=True))]))
+        self.layer1, self.layer2, self.layer3, self.layer4 = four_stages(block, layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.last_linear = nn.Linear(512 * block.expansion, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def execute(self, x):
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.se(self.bn2(self.conv2(out)))
-        if self.downsample is not None:
-            x = self.downsample(x)
-        return self.relu(out + x)
+        x = self.pool0(self.layer0(x))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = jt.flatten(self.avgpool(x), 1)
+        return self.last_linear(dropout(x, self.drop, self.training))
+
+
+def se_resnet18(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """11,778,592 parameters at 224x224 with 1000 classes; dropout in timm: 0.2."""
+    return SEResNet(SEResNetBlock, [2, 2, 2, 2], num_classes, in_channels, image_size,
+                    stem, dropout)
+
+
+def se_resnet34(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """21,958,868 parameters at 224x224 with 1000 classes; dropout in timm: 0.2."""
+    return SEResNet(SEResNetBlock, [3, 4, 6, 3], num_classes, in_channels, image_size,
+                    stem, dropout)
+
+
+def se_resnet50(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """28,088,024 parameters at 224x224 with 1000 classes; dropout in timm: 0.2."""
+    return SEResNet(SEResNetBottleneck, [3, 4, 6, 3], num_classes, in_channels, image_size,
+                    stem, dropout)
+
+
+def se_resnet101(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """49,326,872 parameters at 224x224 with 1000 classes; dropout in timm: 0.2."""
+    return SEResNet(SEResNetBottleneck, [3, 4, 23, 3], num_classes, in_channels, image_size,
+                    stem, dropout)
+
+
+def se_resnet152(num_classes=1000, in_channels=3, image_size=224, stem=None, dropout=0.0):
+    """66,821,848 parameters at 224x224 with 1000 classes; dropout in timm: 0.2."""
+    return SEResNet(SEResNetBottleneck, [3, 8, 36, 3], num_classes, in_channels, image_size,
+                    stem, dropout)
+
+
+def se_bn_inception(num_classes=1000, in_channels=3, image_size=224, conv_bias=True, dropout=0.0):
+    """bn_inception with SE; 11,941,638 parameters at 224x224 with 1000 classes."""
+    return BNInception(num_classes, in_channels, image_size, conv_bias, dropout, SE)
+
+
+class SEBasicBlock(BasicBlock):
+    """ResNet's basic block with SE before the addition (report 001)."""
+
+    def __init__(self, inplanes, planes, stride=1, downsample=None):
+        super().__init__(inplanes, planes, stride, downsample)
+        self.se = SE(planes)
+
+    def residual(self, x):
+        """The branch beside the shortcut."""
+        return self.se(super().residual(x))
 
 
 class SEPreActBlock(nn.Module):
@@ -75,13 +168,6 @@ class SEPreActBlock(nn.Module):
         return out * gate + x
 
 
-def stages(block):
-    """Four stages of two blocks with 64, 128, 256, 512 planes."""
-    planes = (64, 128, 256, 512)
-    return [nn.Sequential(block(planes[max(i - 1, 0)], planes[i], 1 if i == 0 else 2),
-                          block(planes[i], planes[i], 1)) for i in range(4)]
-
-
 class LabSEResNet(nn.Module):
     """SE-ResNet-18 of lab report 001, with its names."""
 
@@ -91,7 +177,7 @@ class LabSEResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages(SEBasicBlock)
+        self.layer1, self.layer2, self.layer3, self.layer4 = four_stages(SEBasicBlock, [2] * 4)
         self.avg_pool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(512, num_classes)
 
@@ -110,7 +196,10 @@ class LabSEPreAct(nn.Module):
         self.drop = drop
         self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages(SEPreActBlock)
+        planes = (64, 128, 256, 512)
+        self.layer1, self.layer2, self.layer3, self.layer4 = [nn.Sequential(
+            SEPreActBlock(planes[max(i - 1, 0)], planes[i], 1 if i == 0 else 2),
+            SEPreActBlock(planes[i], planes[i], 1)) for i in range(4)]
         self.linear = nn.Linear(512, num_classes)
 
     def execute(self, x):

@@ -8,3 +8,4 @@ from zoo.catalog import Zoo
 _zoo = Zoo(__name__)
 create = _zoo.create
 names = _zoo.names
+own_key = _zoo.own_key

@@ -18,7 +18,8 @@ class Row:
         name: path of the module; "" is the whole net.
         kind: name of its class.
         module: the module itself.
-        output: shape of its output, without the batch.
+        output: shape of its output, without the batch; None for a module that was not called (an
+            auxiliary head: a net is traced in evaluation mode).
         params: trainable parameters of the module's own, counted at its first call only.
         macs: multiply-accumulates of a convolution or linear layer for one image, else 0.
         leaf: it has no modules below it.
@@ -26,7 +27,7 @@ class Row:
     name: str
     kind: str
     module: object = field(repr=False)
-    output: tuple[int, ...]
+    output: tuple[int, ...] | None
     params: int
     macs: int
     leaf: bool
@@ -57,26 +58,36 @@ def totals(rows: list[Row]) -> tuple[int, int]:
 def layer_table(rows: list[Row]) -> str:
     """One line per layer, in order of execution, and the totals."""
     table = [("layer", "type", "output", "parameters", "MACs")]
-    table += [(row.name, row.kind, "x".join(map(str, row.output)), f"{row.params:,}",
-               f"{row.macs:,}") for row in rows if row.leaf]
+    table += [(row.name, row.kind, _shape(row.output), f"{row.params:,}", f"{row.macs:,}")
+              for row in rows if row.leaf]
     params, total = totals(rows)
-    output = next("x".join(map(str, row.output)) for row in rows if row.name == "")
-    table.append(("total", "", output, f"{params:,}", f"{total:,}"))
+    output = next(row.output for row in rows if row.name == "")
+    table.append(("total", "", _shape(output), f"{params:,}", f"{total:,}"))
     return _columns(table, right=(3, 4))
 
 
-def net_table(trace: Callable[[str], list[Row]]) -> str:
-    """All nets of the zoo with parameters, MACs, native input and source.
+def _shape(output: tuple[int, ...] | None) -> str:
+    return "training only" if output is None else "x".join(map(str, output))
+
+
+def net_rows(trace: Callable[[str], list[Row]]) -> list[tuple[str, ...]]:
+    """A header, and all nets of the zoo with parameters, MACs, native input, source and the libraries
+    whose weights load.
 
     Args:
         trace: builds the net of this name in its native form and traces it.
     """
-    table = [("net", "parameters", "MACs", "input", "classes", "source")]
+    table = [("net", "parameters", "MACs", "input", "classes", "source", "loads weights of")]
     for name, net in NETS.items():
         params, total = totals(trace(name))
         table.append((name, f"{params:,}", f"{total:,}", f"{net.channels}x{net.size}x{net.size}",
-                      str(net.classes), net.source))
-    return _columns(table, right=(1, 2, 4))
+                      str(net.classes), net.source, ", ".join(net.layouts)))
+    return table
+
+
+def net_table(trace: Callable[[str], list[Row]]) -> str:
+    """`net_rows` in columns."""
+    return _columns(net_rows(trace), right=(1, 2, 4))
 
 
 def _columns(table: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
