@@ -15,7 +15,8 @@ from parity import weights
 from training import cli, job
 from training.data import Batch
 from training.errors import UserError
-from zoo.catalog import NETS
+from zoo.catalog import NETS, input_size
+from zoo.heads import aux_weight, heads, total_loss
 
 
 class Engine:
@@ -23,13 +24,15 @@ class Engine:
 
     def __init__(self, args, data):
         jt_models, jt = _start(args.device)
-        from jt_models.layers import set_training
+        from jt_models.layers import interpolate, set_training
         from jt_models.losses import cross_entropy
         self.jt, self.args = jt, args
         self.cross_entropy, self.set_training = cross_entropy, set_training
+        self.interpolate = interpolate
+        self.size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
         jt.set_global_seed(args.seed)
-        self.net = jt_models.create(args.net, data.num_classes, data.in_channels, data.image_size,
+        self.net = jt_models.create(args.net, data.num_classes, data.in_channels, self.size,
                                     dropout=args.dropout)
         self.optimizer = _optimizer(self.net, args)
         self.table = self._put(data.table())
@@ -52,15 +55,18 @@ class Engine:
         pixels = images.reindex(shape, ["@e0(i0)", "i1", "@e1(i0,i2)", "@e2(i0,i3)"],
                                 extras=[index, rows, columns], overflow_value=0)
         x = self.table.reindex(shape, ["i1", "@e0(i0,i1,i2,i3)"], extras=[pixels])
+        if self.size != shape[-1]:
+            x = self.interpolate(x, size=(self.size, self.size))
         return x, labels[index]
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)
         self.optimizer.lr = lr
-        logits = self.net(x)
-        loss = self.cross_entropy(logits, y, label_smoothing=self.args.label_smoothing)
+        output = self.net(x)
+        loss = total_loss(lambda logits: self.cross_entropy(
+            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
         self.optimizer.step(loss)
-        return loss, (logits.argmax(1)[0] == y).sum()
+        return loss, (heads(output)[0].argmax(1)[0] == y).sum()
 
     def fetch(self, values):
         return [v.item() for v in values]

@@ -14,7 +14,8 @@ from parity import weights
 from training import cli, job
 from training.data import Batch
 from training.errors import UserError
-from zoo.catalog import NETS
+from zoo.catalog import NETS, input_size
+from zoo.heads import aux_weight, heads, total_loss
 
 
 class Engine:
@@ -26,9 +27,10 @@ class Engine:
         self.torch, self.args = torch, args
         self.cross_entropy = torch.nn.functional.cross_entropy
         self.device = _device(torch, args.device)
+        self.size = input_size(args.net, data.image_size)
         torch.manual_seed(args.seed)
         torch.backends.cudnn.benchmark = True
-        self.net = create(args.net, data.num_classes, data.in_channels, data.image_size,
+        self.net = create(args.net, data.num_classes, data.in_channels, self.size,
                           dropout=args.dropout).to(self.device)
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
         self.table = self._put(data.table())
@@ -57,18 +59,23 @@ class Engine:
         inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
         pixels = images[index[:, None, None, None], self.channel,
                         rows.clamp(0, size - 1), columns.clamp(0, size - 1)]
-        return self.table[self.channel, (pixels * inside).long()], labels[index]
+        x = self.table[self.channel, (pixels * inside).long()]
+        if self.size != size:
+            x = self.torch.nn.functional.interpolate(x, (self.size, self.size), mode="bilinear",
+                                                     align_corners=False)
+        return x, labels[index]
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        logits = self.net(x)
-        loss = self.cross_entropy(logits, y, label_smoothing=self.args.label_smoothing)
+        output = self.net(x)
+        loss = total_loss(lambda logits: self.cross_entropy(
+            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+        return loss.detach(), (heads(output)[0].detach().argmax(1) == y).sum()
 
     def fetch(self, values):
         return self.torch.stack([v.double() for v in values]).tolist()

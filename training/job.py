@@ -1,7 +1,10 @@
 """From the command line to a finished run: the part of both trainers that comes before the loop."""
 from __future__ import annotations
 
+import importlib
+
 from parity import weights
+from zoo.catalog import input_size
 from zoo.summary import layer_table, net_table
 
 from . import cli, datasets, loop, options
@@ -36,29 +39,36 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
                          args.image_size, args.augment)
     plan, schedule = loop.plan_and_schedule(args, data)
     start = weights.read(args.init_from) if args.init_from else None
+    size = input_size(args.net, data.image_size)
     if plan.batch_size == 1:
-        _refuse_one_value_per_channel(_checked(trace, args.net, data.image_size), args.net)
+        _refuse_one_value_per_channel(_checked(trace, args.net, size), args.net)
     engine = _checked(engine_class, args, data)
     if start is not None:
-        weights.load(engine.net, start)
+        zoo = importlib.import_module(options.ZOOS[framework])
+        weights.load(engine.net, {zoo.own_key(args.net, key): a for key, a in start.items()})
     if args.evaluate:
         loss, accuracy, images = loop.evaluate(engine, data, "test", args)
         print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images)")
         return
     record = {"command": shown_command, "options": vars(args), "data": data.source,
-              "data_sha256": data.sha256, **engine.environment(),
+              "data_sha256": data.sha256, "net_image_size": size, **engine.environment(),
               **environment(("numpy", framework, "torchvision"))}
     arrays = engine.arrays()
-    size = sum(a.nbytes for a in arrays.values())
-    opened = Run(folder, record, space_needed=3 * size + 10_000_000)
+    weight_bytes = sum(a.nbytes for a in arrays.values())
+    opened = Run(folder, record, space_needed=3 * weight_bytes + 10_000_000)
     if args.save_init:
         weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
     print(f"{args.net} ({framework} on {record['device']}) on {data.source}")
+    if size != data.image_size:
+        print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
+              f"{data.image_size} images are resized on the device (bilinear)")
     loop.train(engine, data, args, opened, plan, schedule)
 
 
 def _refuse_one_value_per_channel(rows, net: str) -> None:
-    if any(row.kind == "BatchNorm2d" and row.output[1:] == (1, 1) for row in rows):
+    # An auxiliary head, which has no output here, is taken to end in a 1x1 map.
+    if any(row.kind.startswith("BatchNorm") and (row.output or ())[1:] in ((), (1, 1))
+           for row in rows):
         raise UserError(f"a batch of one image leaves BatchNorm one value per channel in {net} at "
                         "this image size: use a larger --batch-size")
 

@@ -11,6 +11,8 @@ from .datasets import DATASETS
 from .errors import UserError
 from .schedule import KINDS
 
+ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -52,7 +54,7 @@ def _safetensors(text: str) -> Path:
 
 def parser(framework: str) -> argparse.ArgumentParser:
     """The options, for the trainer of one framework ("jittor" or "torch")."""
-    zoo = {"jittor": "jt_models", "torch": "torch_ref"}[framework]
+    zoo = ZOOS[framework]
     p = _Parser(
         prog=f"train_{framework}.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
@@ -67,7 +69,7 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--summary", action="store_true",
                    help="print the net's layers for its native input (or --image-size) and stop")
     g.add_argument("--dropout", type=fraction, default=0.0, metavar="P",
-                   help="probability, before the last linear layer")
+                   help="probability, where the net's source has its dropout")
     g.add_argument("--init-from", type=Path, metavar="FILE",
                    help="start from these weights (.safetensors, .pth), of either framework")
     g.add_argument("--save-init", type=_safetensors, metavar="FILE",
