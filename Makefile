@@ -1,5 +1,5 @@
-# make demo: train the DenseNet on the embedded digits.   make test: the whole test suite.
-# make test-all: also the parity of the five deepest nets.
+# make demo: train the DenseNet on the embedded digits.   make test: the test suite, about half an hour.
+# make test-all: every check of every net; hours.
 # Each creates the virtual environment first; PYTHON and VENV choose the interpreter and the place.
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +17,7 @@ test-all: $(VENV)/installed
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable ".[test]"
+	$(VENV)/bin/python -m pip install --quiet --editable ".[test,zoo]"
 	touch $@
 
 clean:

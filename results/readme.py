@@ -14,8 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.catalog import NETS  # noqa: E402
-
 README = ROOT / "README.md"
 DENSENET = ROOT / "results" / "densenet_cifar10"
 
@@ -31,15 +29,11 @@ def table(header: list[str], body: list[list[str]]) -> str:
 
 
 def zoo() -> str:
-    """Every net with parameters, MACs, native input and source."""
+    """Every net of the zoo, as `--list` prints them."""
     from train_torch import trace
-    from zoo.summary import totals
-    body = []
-    for name, net in NETS.items():
-        params, macs = totals(trace(name))
-        body.append([f"`{name}`", f"{params:,}", f"{macs:,}",
-                     f"{net.channels}x{net.size}x{net.size}, {net.classes} classes", net.source])
-    return table(["net", "parameters", "MACs", "native input", "source"], body)
+    from zoo.summary import net_rows
+    header, *body = net_rows(trace)
+    return table(list(header), [[f"`{row[0]}`", *row[1:]] for row in body])
 
 
 def densenet() -> str:

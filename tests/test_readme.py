@@ -13,10 +13,11 @@ def test_tables_are_fresh():
 
 def test_a_stale_table_is_noticed(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
-    (tmp_path / "README.md").write_text(text.replace("1,753,546", "1,753,547"))
+    (tmp_path / "README.md").write_text(text.replace("68.73%", "68.74%"))
     monkeypatch.syspath_prepend(ROOT / "results")
     import readme
     monkeypatch.setattr(readme, "README", tmp_path / "README.md")
+    monkeypatch.delitem(readme.TABLES, "zoo")  # building all nets takes half a minute
     monkeypatch.setattr(sys, "argv", ["readme.py", "--check"])
     assert readme.main() == 1
     monkeypatch.setattr(sys, "argv", ["readme.py"])
