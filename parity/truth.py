@@ -7,6 +7,7 @@ import numpy as np
 
 U = 2.0 ** -24              # unit roundoff of float32
 FLOAT64_BOUND = 1e-11       # a right port agrees to 1e-15, the smallest port bug shows at 1e-9
+FLOAT64_CEILING = 1e-10     # for a net so steep that PyTorch's own float64 is off by 1e-12 and more
 CEILING = 2.0 ** -10 / U    # no budget may exceed it, however noisy the reference
 
 
@@ -73,7 +74,15 @@ def budget(floor: float) -> float:
     return min(max(64.0, 8.0 * floor), CEILING)
 
 
+def budget64(floor: float) -> float:
+    """Largest error allowed in float64, in u, where PyTorch's own float64 moves by `floor` u when its
+    input moves by one unit in the last place: 1e-11 relative, or 8 floors if that is more, but at
+    most 1e-10."""
+    return min(max(FLOAT64_BOUND / U, 8.0 * floor), FLOAT64_CEILING / U)
+
+
 def one_ulp(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """`x` (float32) with each element moved to a neighbouring float32 or left, at random."""
-    direction = rng.choice(np.array([-np.inf, 0.0, np.inf], "float32"), size=x.shape)
-    return np.where(direction == 0, x, np.nextafter(x, direction)).astype("float32")
+    """`x` (float32 or float64) with each element moved to a neighbouring number of its dtype or
+    left, at random."""
+    direction = rng.choice(np.array([-np.inf, 0.0, np.inf], x.dtype), size=x.shape)
+    return np.where(direction == 0, x, np.nextafter(x, direction))

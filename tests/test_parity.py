@@ -12,7 +12,8 @@ import torch_ref
 from jt_models import layers
 from parity import checks
 from parity.branches import Branches, RecordTorch, ReplayTorch
-from parity.truth import CEILING, U, budget, error, one_ulp, weight_of
+from parity.truth import (CEILING, FLOAT64_BOUND, FLOAT64_CEILING, U, budget, budget64, error,
+                          one_ulp, weight_of)
 from zoo.catalog import NETS, input_size
 
 # Image size and batch. Odd sizes, so that every stride meets a border; small ones, since float64
@@ -285,6 +286,9 @@ def test_error_is_relative_to_the_size_of_the_truth():
 
 def test_budget_follows_the_floor_up_to_the_ceiling():
     assert [budget(f) for f in (0, 8, 10, 1e9)] == [64, 64, 80, CEILING]
+    bound = FLOAT64_BOUND / U
+    assert [budget64(f * bound) for f in (0, 0.1, 0.5, 1e9)] == [
+        bound, bound, 4 * bound, FLOAT64_CEILING / U]
 
 
 def test_a_bias_is_judged_on_the_scale_of_its_weight_where_that_is_larger():
