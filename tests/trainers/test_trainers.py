@@ -155,7 +155,9 @@ BAD = [
     (["--net", "cnn", "--dataset", "digits", "--warmup-epochs", "11"], "warm-up"),
     (["--net", "cnn", "--dataset", "digits", "--lr", "0"], "lr must be positive"),
     (["--net", "cnn", "--dataset", "folder", "--data-dir", "/nonexistent"], "/nonexistent"),
-    (["--net", "cnn", "--dataset", "digits", "--image-size", "8"], "8x8 pixels is too small"),
+    (["--net", "cnn", "--summary", "--image-size", "8"], "8x8 pixels is too small for cnn"),
+    (["--net", "bn_inception", "--dataset", "digits", "--image-size", "40"], "40x40 pixels"),
+    (["--net", "inception_v3", "--dataset", "digits", "-b", "1"], "one value per channel"),
     (["--net", "cnn", "--dataset", "digits", "--init-from", "/nonexistent.pth"], "no such weights file"),
     (["--net", "cnn", "--dataset", "digits", "--device", "cuda"], "--device cuda: "),
 ]
