@@ -92,6 +92,14 @@ class Bottleneck(nn.Module):
         return self.relu(out + x)
 
 
+def initialise(net):
+    """Initial weights as torchvision's: variance 2 / fan-out in convolutions (He et al. 2015,
+    arXiv:1502.01852)."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 def make_layer(block, inplanes, planes, blocks, stride):
     """A stage: `blocks` blocks, of which the first has the stride and, if the shape changes, the
     block's kind of shortcut."""
@@ -130,9 +138,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = four_stages(block, layers)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(512 * block.expansion, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def execute(self, x):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

@@ -306,14 +306,11 @@ def numerics(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.nd
         after = port.step(state, x, y, branches)
         expected = truth.step(state.cast("float64"), x64, y, branches, replay=True)
         for level, errors in _step_errors(state, after, expected).items():
-            judge(level, _numbered(errors, index), _numbered(floors[level], index))
+            step = f", step {index + 1}"
+            judge(level, _suffixed(errors, step), _suffixed(floors[level], step))
         state = expected.cast("float32")
     port.load(start.arrays)
     return found
-
-
-def _numbered(by_tensor: dict[str, float], index: int) -> dict[str, float]:
-    return {f"{name}, step {index + 1}": value for name, value in by_tensor.items()}
 
 
 def _step_errors(before: State, after: State, truth: State) -> dict[str, dict[str, float]]:

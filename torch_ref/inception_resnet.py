@@ -71,11 +71,12 @@ def reduction_b(channels, second, third):
 
 
 def repeat(count, block, *widths):
+    """`count` blocks of these widths, one after the other."""
     return nn.Sequential(*[block(*widths) for _ in range(count)])
 
 
-class TrunkV1(nn.Module):
-    """v1 up to its fifth C block: 1792 channels."""
+class Stem(nn.Module):
+    """What v1 (figure 14) and timm's v2 begin with: 192 channels of 71x71."""
 
     def __init__(self, in_channels, image_size):
         super().__init__()
@@ -86,6 +87,18 @@ class TrunkV1(nn.Module):
         self.maxpool_3a = nn.MaxPool2d(3, stride=2)
         self.conv2d_3b = BasicConv2d(64, 80, 1)
         self.conv2d_4a = BasicConv2d(80, 192, 3, 1, 0)
+
+    def stem(self, x):
+        """The first six layers."""
+        x = self.maxpool_3a(self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x))))
+        return self.conv2d_4a(self.conv2d_3b(x))
+
+
+class TrunkV1(Stem):
+    """v1 up to its fifth C block: 1792 channels."""
+
+    def __init__(self, in_channels, image_size):
+        super().__init__(in_channels, image_size)
         self.conv2d_4b = BasicConv2d(192, 256, 3, 2, 0)
         self.repeat_1 = repeat(5, block35, 256, 32, 32)
         self.mixed_6a = reduction_a(256, 192, 192, 256, 384)
@@ -94,9 +107,7 @@ class TrunkV1(nn.Module):
         self.repeat_3 = repeat(5, block8, 1792, 192, 192)
 
     def features(self, x):
-        x = self.maxpool_3a(self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x))))
-        x = self.conv2d_4b(self.conv2d_4a(self.conv2d_3b(x)))
-        x = self.mixed_6a(self.repeat_1(x))
+        x = self.mixed_6a(self.repeat_1(self.conv2d_4b(self.stem(x))))
         return self.repeat_3(self.mixed_7a(self.repeat_2(x)))
 
 
@@ -131,18 +142,11 @@ class FaceNet(TrunkV1):
         return self.logits(self.last_bn(self.last_linear(self.dropout(x))))
 
 
-class InceptionResNetV2(nn.Module):
+class InceptionResNetV2(Stem):
     """timm's net."""
 
     def __init__(self, num_classes, in_channels, image_size, drop):
-        super().__init__()
-        out_size(image_size, *STEM, *REDUCTIONS)
-        self.conv2d_1a = BasicConv2d(in_channels, 32, 3, 2, 0)
-        self.conv2d_2a = BasicConv2d(32, 32, 3, 1, 0)
-        self.conv2d_2b = BasicConv2d(32, 64, 3)
-        self.maxpool_3a = nn.MaxPool2d(3, stride=2)
-        self.conv2d_3b = BasicConv2d(64, 80, 1)
-        self.conv2d_4a = BasicConv2d(80, 192, 3, 1, 0)
+        super().__init__(in_channels, image_size)
         self.maxpool_5a = nn.MaxPool2d(3, stride=2)
         self.mixed_5b = Concat(numbered(
             BasicConv2d(192, 96, 1),
@@ -161,9 +165,8 @@ class InceptionResNetV2(nn.Module):
         self.classif = nn.Linear(1536, num_classes)
 
     def forward(self, x):
-        x = self.maxpool_3a(self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x))))
-        x = self.maxpool_5a(self.conv2d_4a(self.conv2d_3b(x)))
-        x = self.mixed_6a(self.repeat(self.mixed_5b(x)))
+        x = self.mixed_5b(self.maxpool_5a(self.stem(x)))
+        x = self.mixed_6a(self.repeat(x))
         x = self.repeat_2(self.mixed_7a(self.repeat_1(x)))
         x = self.global_pool(self.conv2d_7b(self.block8(x)))
         return self.classif(self.head_drop(x))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import dropout
 
-from .resnet import BasicBlock, PlainBlock, make_layer
+from .resnet import BasicBlock, PlainBlock, initialise, make_layer
 
 
 class Subsample(nn.Module):
@@ -44,9 +44,7 @@ class CifarResNet(nn.Module):
         self.layer3 = make_layer(block, 32, 64, blocks, 2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def forward(self, x):
         x = self.relu(self.bn1(self.conv1(x)))

@@ -25,7 +25,7 @@ from torch.nn.functional import adaptive_avg_pool2d, dropout, relu, sigmoid
 from zoo.catalog import out_size, small_stem
 
 from .bn_inception import BNInception
-from .resnet import BasicBlock, Bottleneck, four_stages
+from .resnet import BasicBlock, Bottleneck, four_stages, initialise
 
 
 class SE(nn.Module):
@@ -85,9 +85,7 @@ class SEResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = four_stages(block, layers)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.last_linear = nn.Linear(512 * block.expansion, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def forward(self, x):
         x = self.pool0(self.layer0(x))

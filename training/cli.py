@@ -21,14 +21,15 @@ PATIENCE = 1.0
 _WATCHER = """
 import glob, os, select, signal, sys, time
 parent, checkpoint, patience = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+over = (b'', b'\\0')  # the end of the pipe, or what the parent writes when its run is over
 number = os.read(0, 1)
-while number.strip(b'\\0') and number[0] != signal.SIGINT:
+while number not in over and number[0] != signal.SIGINT:
     number = os.read(0, 1)
-if not number.strip(b'\\0'):
-    sys.exit()  # the run is over: a zero byte, or the end of the pipe
+if number in over:
+    sys.exit()
 end = time.monotonic() + patience
 while time.monotonic() < end:
-    if select.select([0], [], [], end - time.monotonic())[0] and not os.read(0, 1).strip(b'\\0'):
+    if select.select([0], [], [], end - time.monotonic())[0] and os.read(0, 1) in over:
         sys.exit()  # the parent stopped by itself
 state = 'kept ' + checkpoint if os.path.exists(checkpoint) else 'no epoch was complete'
 os.write(2, ('\\ninterrupted: ' + state + '\\n').encode())
@@ -58,7 +59,8 @@ def stop_promptly(checkpoint: Path):
     finally:
         signal.set_wakeup_fd(before)
         # Closing alone is not enough: Jittor's forked compilers may hold the pipe open.
-        os.write(writer, b"\0")
+        with contextlib.suppress(OSError):  # somebody has killed the watcher
+            os.write(writer, b"\0")
         os.close(writer)
         watcher.wait()
 
