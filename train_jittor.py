@@ -9,11 +9,8 @@ import os
 import resource
 import sys
 
-import numpy as np
-
 from parity import weights
 from training import cli, job
-from training.data import Batch
 from training.errors import UserError
 from zoo.catalog import NETS, input_size
 from zoo.heads import aux_weight, heads, total_loss
@@ -24,40 +21,23 @@ class Engine:
 
     def __init__(self, args, data):
         jt_models, jt = _start(args.device)
-        from jt_models.layers import interpolate, set_training
+        from jt_models.batches import Batches
+        from jt_models.layers import set_training
         from jt_models.losses import cross_entropy
         self.jt, self.args = jt, args
         self.cross_entropy, self.set_training = cross_entropy, set_training
-        self.interpolate = interpolate
-        self.size = input_size(args.net, data.image_size)
+        size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
         jt.set_global_seed(args.seed)
-        self.net = jt_models.create(args.net, data.num_classes, data.in_channels, self.size,
+        self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
         self.optimizer = _optimizer(self.net, args)
-        self.table = self._put(data.table())
-        self.splits = {name: (self._put(split.images), self._put(split.labels))
-                       for name, split in data.splits.items()}
-
-    def _put(self, array: np.ndarray):
-        return self.jt.array(array)
+        self.inputs = Batches(data, size)
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device, "precision": "float32",
                 "use_mkl": os.environ.get("use_mkl", "1")}
-
-    def inputs(self, split: str, batch: Batch):
-        """Input [B, C, H, W] and labels [B]: gather, crop, flip and normalise in one go."""
-        images, labels = self.splits[split]
-        index, rows, columns = map(self._put, (batch.indices, batch.rows, batch.columns))
-        shape = [len(batch.indices), *images.shape[1:]]
-        pixels = images.reindex(shape, ["@e0(i0)", "i1", "@e1(i0,i2)", "@e2(i0,i3)"],
-                                extras=[index, rows, columns], overflow_value=0)
-        x = self.table.reindex(shape, ["i1", "@e0(i0,i1,i2,i3)"], extras=[pixels])
-        if self.size != shape[-1]:
-            x = self.interpolate(x, size=(self.size, self.size))
-        return x, labels[index]
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)

@@ -8,11 +8,8 @@ from __future__ import annotations
 import resource
 import sys
 
-import numpy as np
-
 from parity import weights
 from training import cli, job
-from training.data import Batch
 from training.errors import UserError
 from zoo.catalog import NETS, input_size
 from zoo.heads import aux_weight, heads, total_loss
@@ -24,22 +21,17 @@ class Engine:
     def __init__(self, args, data):
         import torch
         from torch_ref import create
+        from torch_ref.batches import Batches
         self.torch, self.args = torch, args
         self.cross_entropy = torch.nn.functional.cross_entropy
         self.device = _device(torch, args.device)
-        self.size = input_size(args.net, data.image_size)
+        size = input_size(args.net, data.image_size)
         torch.manual_seed(args.seed)
         torch.backends.cudnn.benchmark = True
-        self.net = create(args.net, data.num_classes, data.in_channels, self.size,
+        self.net = create(args.net, data.num_classes, data.in_channels, size,
                           dropout=args.dropout).to(self.device)
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
-        self.table = self._put(data.table())
-        self.channel = torch.arange(data.in_channels, device=self.device)[None, :, None, None]
-        self.splits = {name: (self._put(split.images), self._put(split.labels).long())
-                       for name, split in data.splits.items()}
-
-    def _put(self, array: np.ndarray):
-        return self.torch.from_numpy(array).to(self.device)
+        self.inputs = Batches(data, size, self.device)
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
@@ -48,22 +40,6 @@ class Engine:
         return {"framework": "torch", "device": self.device.type, "gpu": gpu,
                 "precision": "float32", "tf32_convolutions": torch.backends.cudnn.allow_tf32,
                 "threads": torch.get_num_threads()}
-
-    def inputs(self, split: str, batch: Batch):
-        """Input [B, C, H, W] and labels [B]: gather, crop, flip and normalise in one go."""
-        images, labels = self.splits[split]
-        size = images.shape[-1]
-        index = self._put(batch.indices).long()
-        rows = self._put(batch.rows)[:, None, :, None].long()
-        columns = self._put(batch.columns)[:, None, None, :].long()
-        inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        pixels = images[index[:, None, None, None], self.channel,
-                        rows.clamp(0, size - 1), columns.clamp(0, size - 1)]
-        x = self.table[self.channel, (pixels * inside).long()]
-        if self.size != size:
-            x = self.torch.nn.functional.interpolate(x, (self.size, self.size), mode="bilinear",
-                                                     align_corners=False)
-        return x, labels[index]
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)
