@@ -6,6 +6,7 @@ setup(
     version="0.1.0",
     description="The classic CNN zoo in Jittor, with PyTorch as its reference and proof that the two agree",
     packages=["jt_models", "torch_ref", "parity", "training", "zoo"],
+    package_data={"parity": ["report.html.j2"]},
     py_modules=["train_jittor", "train_torch"],
     python_requires=">=3.9,<3.13",
     install_requires=[
@@ -25,6 +26,8 @@ setup(
         "pillow",
         "matplotlib>=3.7",
         "rich>=13",
+        "jinja2>=3",
+        "scipy>=1.10",
         "tqdm>=4.60",
     ],
     extras_require={

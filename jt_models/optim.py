@@ -107,3 +107,28 @@ class AdamW(Adam):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
         super().__init__(params, lr, betas, eps, weight_decay)
+
+
+class RMSprop(_Optimizer):
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5), as torch.optim.RMSprop."""
+    state = ("square_avg", "momentum_buffer", "grad_avg")
+
+    def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0,
+                 centered=False):
+        super().__init__(params, lr, alpha=alpha, eps=eps, weight_decay=weight_decay,
+                         momentum=momentum, centered=centered)
+
+    def update(self, p, g, square_avg, buffer, grad_avg, lr, alpha, eps, weight_decay, momentum,
+               centered):
+        if weight_decay:
+            g = g + p * constant(weight_decay, p)
+        square_avg.update(square_avg * constant(alpha, p) + g * g * constant(1 - alpha, p))
+        variance = square_avg
+        if centered:
+            grad_avg.update(grad_avg * constant(alpha, p) + g * constant(1 - alpha, p))
+            variance = square_avg - grad_avg * grad_avg
+        new = g / (jt.sqrt(variance) + constant(eps, p))
+        if momentum:
+            buffer.update(buffer * constant(momentum, p) + new)
+            new = buffer
+        p.update(p - new * constant(lr, p))

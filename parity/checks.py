@@ -14,80 +14,33 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from zoo.heads import aux_weight
-
 from . import weights
-from .branches import Branches
-from .sides import RATE, JittorSide, State, TorchSide
-from .truth import U, budget, budget64, error, one_ulp, weight_of
+from .branches import BranchError, Branches
+from .layers import errors, judge_all
+from .pair import Pair
+from .report import Check, Report
+from .sides import RATE, State, TorchSide
+from .truth import U, Error, budget, budget64, one_ulp
+
+STEP_LEVELS = {"momentum", "steps"}
 
 
-@dataclass(frozen=True)
-class Check:
-    """One verdict on one tensor.
-
-    Attributes:
-        level: "eval" or "train" (output in that mode), "gradients", "flips" (the branch that is
-            furthest from its switching point among those that the truth would not have taken),
-            "buffers", "momentum" and "steps" (after SGD steps: in float64 one step and a free run,
-            and the parameters; in float32 teacher-forced steps, and the updates).
-        tensor: name of the tensor.
-        error: of the Jittor side, in u = 2^-24 relative to the truth.
-        floor: largest error of PyTorch's own float32, in u; in float64, how far PyTorch moves with
-            an input moved by one unit in the last place.
-        budget: largest error that passes, in u.
-    """
-    level: str
-    tensor: str
-    error: float
-    floor: float
-    budget: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.budget
-
-    def __str__(self) -> str:
-        return (f"{self.level} {self.tensor}: Jittor {self.error:.3g} u, torch {self.floor:.3g} u, "
-                f"budget {self.budget:.3g} u")
-
-
-def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Give a torch model a state that hides nothing: random BatchNorm scale, shift and statistics,
-    and biases that are not zero. (A fresh net has scale 1, shift 0, mean 0, variance 1.)"""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.running_mean.normal_(0, 0.2, generator=generator)
-                module.running_var.uniform_(0.5, 2, generator=generator)
-                module.num_batches_tracked.fill_(3)
-            if isinstance(getattr(module, "bias", None), torch.nn.Parameter):
-                module.bias.normal_(0, 0.1, generator=generator)
-
-
-def _errors(got: dict, truth: dict) -> dict[str, float]:
-    """Error in u of every tensor of the truth; infinite for one that is missing.
-
-    A bias is judged on the scale of its layer's weight where that is larger. Its gradient is a sum
-    over all positions, which may cancel: before BatchNorm entirely, with a sigmoid between nearly.
-    """
-    return {name: np.inf if name not in got else
-            error(got[name], t, truth.get(weight_of(name))).worst / U for name, t in truth.items()}
-
-
-def _output_errors(got: dict, truth: dict) -> dict[str, float]:
-    """As `_errors`; infinite also for an output that the truth does not have."""
-    return {**dict.fromkeys(got, np.inf), **_errors(got, truth)}
-
-
-def _buffers(state: State) -> dict:
-    return {name: a for name, a in state.arrays.items() if name not in state.momentum}
+def _floors(found: dict[str, Error]) -> dict[str, float]:
+    return {name: e.worst / U for name, e in found.items()}
 
 
 # Inputs as they are, and with a mean of ten standard deviations, where naive variances cancel.
 SHIFTS = ((0, ""), (10, ", mean/std 10"))
+MODES = (("eval", False), ("train", True))
+
+
+def shifted(inputs: tuple, shift: float) -> tuple:
+    return tuple(a + a.dtype.type(shift) if a.dtype.kind == "f" else a for a in inputs)
+
+
+def _moved(seed: int, inputs: tuple) -> tuple:
+    rng = np.random.default_rng(seed)
+    return tuple(one_ulp(rng, a) if a.dtype.kind == "f" else a for a in inputs)
 
 
 def _suffixed(by_name: dict, suffix: str) -> dict:
@@ -113,64 +66,113 @@ def gentle_rate(arrays: dict, gradients: dict) -> float:
     return min(rates)
 
 
-def structure(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.ndarray,
-              steps: int = 5) -> list[Check]:
-    """Compare the two models in float64, with `torch_model`'s weights, on the CPU.
+class _Judge:
+    """Collects the checks of one verdict."""
 
-    Args:
-        jittor_model, torch_model: with equal names of parameters and buffers; the Jittor model
-            ends with the torch model's weights, in float32.
-        x: float32 [N, C, H, W]; y: int64 [N], the labels.
-        steps: length of the free run of SGD with momentum and weight decay; 0: no optimizer step.
-            The loss is the cross-entropy, plus `torch_model.aux_weight` times that of each
-            auxiliary head, for a net that returns a tuple in training mode.
+    def __init__(self, verdict: str, report: Report, levels: set[str]):
+        self.verdict, self.report, self.levels = verdict, report, levels
+        self.budget = budget64 if verdict == "structure" else budget
+
+    def wants(self, *levels: str) -> bool:
+        return bool(self.levels & {*levels})
+
+    def __call__(self, level: str, found: dict[str, Error], floors: dict[str, float]) -> None:
+        if level not in self.levels:
+            return
+        for name, e in found.items():
+            floor = floors.get(name, 0.0)  # an output too many has none
+            self.report.checks.append(Check(self.verdict, level, name, e.e2 / U, e.einf / U, floor,
+                                            self.budget(floor)))
+
+    def skip(self, levels: set[str], why: str) -> None:
+        for level in sorted(levels & self.levels):
+            self.report.skipped[f"{self.verdict} {level}"] = why
+
+
+def conversion(pair: Pair, report: Report) -> bool:
+    """Level "weights": the reference's weights go into the Jittor model and come back bitwise.
 
     Returns:
-        Checks of every output, gradient, buffer and parameter, each with its bound.
+        Whether the Jittor model took them at all; if not, nothing else can be judged.
     """
-    start = State(weights.tensors(torch_model))
-    start64, x = start.cast("float64"), x.astype("float64")
-    reference, shaken = TorchSide(torch_model, "float64"), TorchSide(torch_model, "float64")
-    port = JittorSide(jittor_model, "float64", aux_weight(torch_model))
-    moved = one_ulp(np.random.default_rng(0), x)
-    found: list[Check] = []
+    start = pair.start.arrays
+    port = pair.port("float32")
+    try:
+        port.load(start)
+    except weights.WeightError as refused:
+        report.checks.append(Check("structure", "weights", "all", np.inf, np.inf, 0.0, 0.0,
+                                   note=str(refused)))
+        return False
+    back = port.tensors()
+    for name in pair.names.values():
+        same = (back[name].dtype == start[name].dtype
+                and back[name].tobytes() == start[name].tobytes())
+        distance = 0.0 if same else np.inf
+        report.checks.append(Check("structure", "weights", name, distance, distance, 0.0, 0.0,
+                                   note="" if same else "does not come back bit by bit"))
+    return True
 
-    def judge(level, got, truth, other, errors=_errors):
-        floors = _errors(other, truth)
-        for name, e in errors(got, truth).items():
-            noise = floors.get(name, 0.0)  # an output too many has none
-            found.append(Check(level, name, e, noise, budget64(noise)))
 
-    for side in (reference, shaken, port):
-        side.load(start64.arrays)
+def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> None:
+    """Compare the two models in float64, with the reference's weights, on the CPU.
+
+    Args:
+        report: takes the checks of every output, gradient, buffer and parameter.
+        levels: which to judge.
+        steps: length of the free run of SGD with momentum and weight decay; 0: no optimizer step.
+    """
+    judge = _Judge("structure", report, levels)
+    start = pair.start.cast("float64")
+    inputs = pair.task.cast("float64")
+    moved = _moved(0, inputs)
+    reference, shaken, port = pair.truth(), pair.truth(), pair.port("float64")
+    sides = reference, shaken, port
+
+    def compare(level, got, truth, other):
+        judge(level, errors(got, truth), _floors(errors(other, truth)))
+
+    def load():
+        for side in sides:
+            side.load(start.arrays)
+
     for shift, suffix in SHIFTS:
-        for level, training in (("eval", False), ("train", True)):
-            judge(level, _suffixed(port.forward(x + shift, training), suffix),
-                  _suffixed(reference.forward(x + shift, training), suffix),
-                  _suffixed(shaken.forward(moved + shift, training), suffix), _output_errors)
-    for side in (reference, shaken, port):
-        side.load(start64.arrays)
-    gradients = reference.gradients(x, y, Branches(), replay=False)
-    judge("gradients", port.gradients(x, y, Branches()), gradients,
-          shaken.gradients(moved, y, Branches(), replay=False))
-    judge("buffers", port.buffers(), reference.buffers(), shaken.buffers())
+        for level, training in MODES:
+            if level in levels:
+                load()  # a pass in training mode moves the running statistics
+                compare(level, *(_suffixed(side.forward(shifted(x, shift), training), suffix)
+                                 for side, x in ((port, inputs), (reference, inputs),
+                                                 (shaken, moved))))
+    if "layers" in levels:
+        judge_all(pair, "float64", judge)
+    if not judge.wants("gradients", "buffers", *STEP_LEVELS):
+        return
+    load()
+    gradients = reference.gradients(inputs, Branches(), replay=False)
+    got = port.gradients(inputs, Branches())
+    compare("gradients", _with_gradient(got, gradients), gradients,
+            shaken.gradients(moved, Branches(), replay=False))
+    compare("buffers", *(pair.buffers(side.tensors()) for side in (port, reference, shaken)))
+    if not steps or not judge.wants(*STEP_LEVELS):
+        return
+    port.idle = pair.trained - set(gradients)
     # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
-    runs = ((1, RATE), (steps, gentle_rate(start64.arrays, gradients))) if steps else ()
-    for count, rate in runs:
+    for count, rate in ((1, RATE), (steps, gentle_rate(start.arrays, gradients))):
         reference.rate = shaken.rate = port.rate = rate
-        ours = theirs = other = start64
+        ours = theirs = other = start
         for _ in range(count):
-            ours = port.step(ours, x, y, Branches())
-            theirs = reference.step(theirs, x, y, Branches(), replay=False)
-            other = shaken.step(other, moved, y, Branches(), replay=False)
+            ours = port.step(ours, inputs, Branches())
+            theirs = reference.step(theirs, inputs, Branches(), replay=False)
+            other = shaken.step(other, moved, Branches(), replay=False)
         states = (ours, theirs, other)
-        judge("buffers", *map(_buffers, states))
-        judge("momentum", *(state.momentum for state in states))
-        judge("steps", *({name: state.arrays[name] for name in theirs.momentum}
-                         for state in states))
-    port.dtype = "float32"
-    port.load(start.arrays)
-    return found
+        compare("buffers", *(pair.buffers(state.arrays) for state in states))
+        compare("momentum", *(state.momentum for state in states))
+        compare("steps", *({name: state.arrays[name] for name in theirs.momentum}
+                           for state in states))
+
+
+def _with_gradient(got: dict, gradients: dict) -> dict:
+    """Jittor gives zeros for parameters that receive no gradient; PyTorch gives none."""
+    return {name: g for name, g in got.items() if name in gradients or g.any()}
 
 
 @dataclass(frozen=True)
@@ -188,17 +190,17 @@ FLOOR = (_Variant(), *(_Variant(moved=seed) for seed in (1, 2, 3, 4)), _Variant(
 class _Floor:
     """PyTorch's float32 in all variants, each against its own float64 truth: the largest errors."""
 
-    def __init__(self, torch_model, truth: TorchSide):
-        self.model, self.truth = torch_model, truth
+    def __init__(self, pair: Pair, truth: TorchSide):
+        self.pair, self.truth = pair, truth
 
-    def runs(self, state: State, x: np.ndarray, variants=FLOOR):
-        """Yields (side with its weights loaded, state, input) per variant."""
+    def runs(self, state: State, inputs: tuple, variants=FLOOR):
+        """Yields (side with its weights loaded, state, inputs) per variant."""
         for variant in variants:
-            side = TorchSide(self.model, "float32")
-            moved_state, moved_x = state, x
+            side = self.pair.truth("float32")
+            moved_state, moved = state, inputs
             if variant.moved:
                 rng = np.random.default_rng(variant.moved)
-                moved_x = one_ulp(rng, x)
+                moved = _moved(variant.moved, inputs)
                 moved_state = State(*({name: one_ulp(rng, a) if a.dtype == "float32" else a
                                        for name, a in d.items()}
                                       for d in (state.arrays, state.momentum)))
@@ -210,43 +212,46 @@ class _Floor:
             usual = torch.get_num_threads()
             torch.set_num_threads(variant.threads or usual)
             try:
-                yield side, moved_state, moved_x
+                yield side, moved_state, moved
             finally:
                 torch.set_num_threads(usual)
 
-    def forward(self, state, x, training) -> dict[str, float]:
+    def forward(self, state, inputs, training) -> dict[str, float]:
         """Of each output in one mode."""
         worst = {}
-        for side, _, moved in self.runs(state, x):
-            _keep_largest(worst, _errors(side.forward(moved, training),
-                                         self.truth.forward(moved.astype("float64"), training)))
+        for side, _, moved in self.runs(state, inputs):
+            _keep_largest(worst, _floors(errors(side.forward(moved, training),
+                                                self.truth.forward(_wide(moved), training))))
         return worst
 
-    def gradients(self, state, x, y) -> tuple[dict[str, float], float]:
+    def gradients(self, state, inputs) -> tuple[dict[str, float], float]:
         """Of each gradient, and the largest margin of a flip."""
         worst, margin = {}, 0.0
-        for side, _, moved in self.runs(state, x):
+        for side, _, moved in self.runs(state, inputs):
             branches = Branches()
-            got = side.gradients(moved, y, branches, replay=False)
-            truth = self.truth.gradients(moved.astype("float64"), y, branches, replay=True)
-            _keep_largest(worst, _errors(got, truth))
+            got = side.gradients(moved, branches, replay=False)
+            truth = self.truth.gradients(_wide(moved), branches, replay=True)
+            _keep_largest(worst, _floors(errors(got, truth)))
             margin = max(margin, branches.margin)
         return worst, margin
 
-    def step(self, state, x, y, largest: dict[str, dict[str, float]]) -> None:
+    def step(self, state, inputs, largest: dict[str, dict[str, float]]) -> None:
         """Of each buffer, momentum and update after one step, by level, into `largest`. The first
         step is run in all variants; a later one plainly, which costs a seventh."""
         variants = FLOOR[:1] if largest["steps"] else FLOOR
-        for side, moved_state, moved in self.runs(state, x, variants):
+        for side, moved_state, moved in self.runs(state, inputs, variants):
             branches = Branches()
-            after = side.step(moved_state, moved, y, branches, replay=False)
-            truth = self.truth.step(moved_state.cast("float64"), moved.astype("float64"), y,
-                                    branches, replay=True)
-            for level, errors in _step_errors(moved_state, after, truth).items():
-                _keep_largest(largest[level], errors)
+            after = side.step(moved_state, moved, branches, replay=False)
+            truth = self.truth.step(moved_state.cast("float64"), _wide(moved), branches, replay=True)
+            for level, found in _step_errors(moved_state, after, truth, self.pair).items():
+                _keep_largest(largest[level], _floors(found))
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
         # counted, may hide all of the momentum's noise, or not.
         _keep_largest(largest["steps"], largest["momentum"])
+
+
+def _wide(inputs: tuple) -> tuple:
+    return tuple(a.astype("float64") if a.dtype.kind == "f" else a for a in inputs)
 
 
 def _keep_largest(largest: dict[str, float], new: dict[str, float]) -> None:
@@ -254,73 +259,81 @@ def _keep_largest(largest: dict[str, float], new: dict[str, float]) -> None:
         largest[name] = max(largest.get(name, 0.0), value)
 
 
-def numerics(jittor_model, torch_model: torch.nn.Module, x: np.ndarray, y: np.ndarray,
-             steps: int = 5) -> list[Check]:
+def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:
     """Compare the two models in float32, each against the float64 truth, on the CPU.
 
     Arguments as `structure`. The steps are teacher-forced: each starts from the truth's state,
     rounded to float32, since a free float32 run is chaotic after a handful of steps; what is
-    judged is the update of each parameter.
-
-    Returns:
-        Checks with Jittor's error, PyTorch's floor and the budget, in u.
+    judged is the update of each parameter. Where the branches of the two models cannot be matched,
+    gradients and steps are not judged, and the report says so.
     """
-    start = State(weights.tensors(torch_model))
-    start64 = start.cast("float64")
-    truth = TorchSide(torch_model, "float64")
-    port = JittorSide(jittor_model, "float32", aux_weight(torch_model))
-    floor = _Floor(torch_model, truth)
-    found: list[Check] = []
-
-    def judge(level, errors, floors):
-        for name, e in errors.items():
-            noise = floors.get(name, 0.0)  # an output too many has none
-            found.append(Check(level, name, e, noise, budget(noise)))
+    judge = _Judge("numerics", report, levels)
+    start = pair.start
+    inputs = pair.task.cast("float32")
+    truth, port = pair.truth(), pair.port("float32")
+    floor = _Floor(pair, truth)
 
     for shift, suffix in SHIFTS:
-        for level, training in (("eval", False), ("train", True)):
-            shifted = x + np.float32(shift)
-            floors = floor.forward(start, shifted, training)
+        for level, training in MODES:
+            if level not in levels:
+                continue
+            moved = shifted(inputs, shift)
+            floors = floor.forward(start, moved, training)
             port.load(start.arrays)
-            truth.load(start64.arrays)
-            got = port.forward(shifted, training)
-            expected = truth.forward(shifted.astype("float64"), training)
-            judge(level, _suffixed(_output_errors(got, expected), suffix),
+            truth.load(start.cast("float64").arrays)
+            judge(level, _suffixed(errors(port.forward(moved, training),
+                                          truth.forward(_wide(moved), training)), suffix),
                   _suffixed(floors, suffix))
+    if "layers" in levels:
+        judge_all(pair, "float32", judge)
+    if not judge.wants("gradients", "flips", "buffers", *STEP_LEVELS):
+        return
+    try:
+        _gradients(pair, judge, floor, truth, port, report)
+        if steps and judge.wants("buffers", *STEP_LEVELS):
+            _forced_steps(pair, judge, floor, truth, port, steps)
+    except BranchError as unmatched:
+        judge.skip({"gradients", "flips", "buffers", *STEP_LEVELS}, f"{unmatched}; so the truth "
+                   "cannot take the branches of the run under test")
 
-    x64 = x.astype("float64")
-    floors, floor_margin = floor.gradients(start, x, y)
+
+def _gradients(pair, judge, floor, truth, port, report) -> None:
+    start, inputs = pair.start, pair.task.cast("float32")
+    floors, floor_margin = floor.gradients(start, inputs)
     branches = Branches()
     port.load(start.arrays)
-    truth.load(start64.arrays)
-    got = port.gradients(x, y, branches)
-    gradients = truth.gradients(x64, y, branches, replay=True)
-    judge("gradients", _errors(got, gradients), floors)
-    flips = f"{branches.flips} units"
-    judge("flips", {flips: branches.margin}, {flips: floor_margin})
+    truth.load(start.cast("float64").arrays)
+    got = port.gradients(inputs, branches)
+    gradients = truth.gradients(_wide(inputs), branches, replay=True)
+    port.idle = pair.trained - set(gradients)
+    judge("gradients", errors(_with_gradient(got, gradients), gradients), floors)
+    margin = Error(branches.margin * U, branches.margin * U)
+    judge("flips", {f"{branches.flips} units": margin}, {f"{branches.flips} units": floor_margin})
+    report.flips = branches.found
 
-    state, floors = start, {"buffers": {}, "momentum": {}, "steps": {}}
+
+def _forced_steps(pair, judge, floor, truth, port, steps) -> None:
+    state, inputs = pair.start, pair.task.cast("float32")
+    floors = {"buffers": {}, "momentum": {}, "steps": {}}
     for index in range(steps):
-        floor.step(state, x, y, floors)
+        floor.step(state, inputs, floors)
         branches = Branches()
-        after = port.step(state, x, y, branches)
-        expected = truth.step(state.cast("float64"), x64, y, branches, replay=True)
-        for level, errors in _step_errors(state, after, expected).items():
+        after = port.step(state, inputs, branches)
+        expected = truth.step(state.cast("float64"), _wide(inputs), branches, replay=True)
+        for level, found in _step_errors(state, after, expected, pair).items():
             step = f", step {index + 1}"
-            judge(level, _suffixed(errors, step), _suffixed(floors[level], step))
+            judge(level, _suffixed(found, step), _suffixed(floors[level], step))
         state = expected.cast("float32")
-    port.load(start.arrays)
-    return found
 
 
-def _step_errors(before: State, after: State, truth: State) -> dict[str, dict[str, float]]:
-    return {"buffers": _errors(_buffers(after), _buffers(truth)),
-            "momentum": _errors(after.momentum, truth.momentum),
+def _step_errors(before: State, after: State, truth: State, pair: Pair) -> dict[str, dict[str, Error]]:
+    return {"buffers": errors(pair.buffers(after.arrays), pair.buffers(truth.arrays)),
+            "momentum": errors(after.momentum, truth.momentum),
             "steps": _update_errors(before, after, truth)}
 
 
-def _update_errors(before: State, after: State, truth: State) -> dict[str, float]:
-    """Error in u of every parameter's update, without the rounding of the stored result: half an
+def _update_errors(before: State, after: State, truth: State) -> dict[str, Error]:
+    """Error of every parameter's update, without the rounding of the stored result: half an
     ulp of the new parameter, which no float32 computation avoids and which may be large beside a
     small update."""
     moved, expected = {}, {}
@@ -330,14 +343,4 @@ def _update_errors(before: State, after: State, truth: State) -> dict[str, float
         excess = np.maximum(np.abs(off) - np.spacing(np.abs(new)).astype("float64") / 2, 0)
         expected[name] = right - before.arrays[name]
         moved[name] = expected[name] + np.sign(off) * excess
-    return _errors(moved, expected)
-
-
-def worst(checks: list[Check]) -> dict[str, Check]:
-    """Per level the check that used the most of its budget."""
-    found: dict[str, Check] = {}
-    for check in checks:
-        if check.level not in found or (check.error / check.budget
-                                        > found[check.level].error / found[check.level].budget):
-            found[check.level] = check
-    return found
+    return errors(moved, expected)

@@ -1,4 +1,4 @@
-"""Float64 in Jittor: the flags that allow it, and Python floats that keep it."""
+"""Float64 in Jittor: the flags that allow it, and constants that keep it."""
 from __future__ import annotations
 
 import contextlib
@@ -11,15 +11,18 @@ OPERATORS = [f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "p
 
 @contextlib.contextmanager
 def float64():
-    """Context in which a Jittor net computes in float64, Python floats beside + - * / ** included
-    (those given to a function, as in `jt.maximum(x, 0.1)`, remain float32 constants).
+    """Context in which a Jittor net computes in float64, Python floats beside + - * / ** and means
+    included (floats given to a function, as in `jt.maximum(x, 0.1)`, remain float32 constants).
 
     By default `jt.array` makes float64 into float32, the tuner replaces convolutions and products
     by oneDNN's, which know float32 only (and abort on some gradients), and a Python float beside a
-    float64 Var is a float32 constant: `x * 0.17` is off by 1e-8, in a right port too.
+    float64 Var is a float32 constant: `x * 0.17` is off by 1e-8, in a right port too. So is the
+    gradient of a mean, which Jittor multiplies by float32(1 / n).
     """
     import jittor as jt
-    usual = {name: getattr(jt.Var, name) for name in OPERATORS if hasattr(jt.Var, name)}
+    names = [*OPERATORS, "mean", "reduce"]
+    usual = {name: getattr(jt.Var, name) for name in names if hasattr(jt.Var, name)}
+    functions = {name: getattr(jt, name) for name in ("mean", "reduce")}
 
     def exact(method):
         def operator(x, y):
@@ -28,11 +31,29 @@ def float64():
             return method(x, y)
         return operator
 
-    for name, method in usual.items():
-        setattr(jt.Var, name, exact(method))
+    def mean(x, *args, **options):
+        if x.dtype != "float64":
+            return functions["mean"](x, *args, **options)
+        total = x.sum(*args, **options)
+        return total / (x.numel() // total.numel())
+
+    def reduce(x, op="", *args, **options):
+        if op == "mean" and x.dtype == "float64":
+            total = functions["reduce"](x, "add", *args, **options)
+            return total / (x.numel() // total.numel())
+        return functions["reduce"](x, op, *args, **options)
+
+    for name in OPERATORS:
+        if name in usual:
+            setattr(jt.Var, name, exact(usual[name]))
+    for name, function in (("mean", mean), ("reduce", reduce)):
+        setattr(jt.Var, name, function)
+        setattr(jt, name, function)
     try:
         with jt.flag_scope(auto_convert_64_to_32=0, enable_tuner=0):
             yield
     finally:
         for name, method in usual.items():
             setattr(jt.Var, name, method)
+        for name, function in functions.items():
+            setattr(jt, name, function)

@@ -1,6 +1,7 @@
 """One interface to a model of either framework: forward, gradients, one optimizer step.
 
-Arrays go in and come out; a side restores nothing, so a check loads the state that it wants first.
+Arrays go in and come out, under the names of the PyTorch model; a side restores nothing, so a check
+loads the state that it wants first.
 """
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from zoo.heads import aux_weight, heads, total_loss
+from zoo.heads import aux_weight
 
 from . import weights
-from .branches import Branches, RecordTorch, ReplayTorch, record_jittor
+from .branches import Branches, RecordTorch, ReplayTorch, module_paths, record_jittor
 from .float64 import float64
+from .noise import Noise, TorchDropout, jittor_dropout
+from .task import Task, leaves
 
 RATE = 0.01
 SGD = {"momentum": 0.9, "weight_decay": 5e-4}
@@ -37,62 +40,72 @@ class State:
                         for name, a in d.items()} for d in (self.arrays, self.momentum)))
 
 
-def _named(outputs) -> dict[str, np.ndarray]:
-    names = ["output", *(f"auxiliary output {i}" for i in range(1, len(outputs)))]
-    return {name: np.array(output.numpy()) for name, output in zip(names, outputs)}
-
-
 class TorchSide:
     """A torch model, run on a copy, in `dtype` ("float32" or "float64")."""
 
-    def __init__(self, model: torch.nn.Module, dtype: str, rate: float = RATE):
+    def __init__(self, model: torch.nn.Module, dtype: str, task: Task, rate: float = RATE):
         self.model = copy.deepcopy(model).to(getattr(torch, dtype))
+        self.dtype = dtype
+        self.task = task
         self.rate = rate
         self.layout = torch.contiguous_format
 
     def load(self, arrays):
         weights.load(self.model, arrays)
 
-    def forward(self, x, training) -> dict[str, np.ndarray]:
-        """Outputs by name: "output", and in training mode those of auxiliary heads."""
-        with torch.no_grad():
-            return _named(heads(self.model.train(training)(self._tensor(x))))
+    def forward(self, inputs, training) -> dict[str, np.ndarray]:
+        """Outputs by name (see `task.leaves`)."""
+        with torch.no_grad(), TorchDropout(Noise(self.task.seed)):
+            # A copy: a net may begin with an in-place ReLU.
+            found = leaves(self.model.train(training)(*(self._tensor(a).clone() for a in inputs)))
+        return {name: t.numpy().copy() for name, t in found.items()}
 
-    def gradients(self, x, y, branches: Branches, replay: bool):
-        """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
-        mode = ReplayTorch(branches) if replay else RecordTorch(branches)
-        leaf = self._tensor(x).requires_grad_()
+    def gradients(self, inputs, branches: Branches, replay: bool):
+        """Gradients of the task's loss by parameter name; those of the inputs are "input"."""
+        arguments = [self._tensor(a) for a in inputs]
+        names = self.task.input_names()
+        inner = {name: t.requires_grad_() for name, t in zip(names, arguments)
+                 if t.is_floating_point()}
         self.model.train().zero_grad()
-        with mode:
-            # A leaf cannot be written to, and a net may begin with an in-place ReLU.
-            output = self.model(leaf.clone())
-        labels = torch.from_numpy(y)
-        total_loss(lambda logits: torch.nn.functional.cross_entropy(logits, labels), output,
-                   aux_weight(self.model)).backward()
-        found = {name: p.grad.numpy() for name, p in self.model.named_parameters()
-                 if p.grad is not None}
-        return {**found, "input": leaf.grad.numpy()}
+        with module_paths(self.model) as running:
+            mode = ReplayTorch(branches, running) if replay else RecordTorch(branches)
+            # Also where a surrounding pass computes no gradients.
+            with torch.enable_grad(), TorchDropout(Noise(self.task.seed)), mode:
+                # A leaf cannot be written to, and a net may begin with an in-place ReLU.
+                output = self.model(*(t.clone() for t in arguments))
+        with torch.enable_grad():
+            self.loss(output).backward()
+        found = {**dict(self.model.named_parameters()), **inner}
+        return {name: t.grad.numpy() for name, t in found.items() if t.grad is not None}
 
-    def buffers(self):
-        """Running statistics, as the last pass left them."""
-        own = {name for name, _ in self.model.named_buffers()}
-        return {name: a for name, a in weights.tensors(self.model).items() if name in own}
+    def loss(self, output):
+        """The task's loss as a scalar tensor."""
+        if self.task.loss:
+            return self.task.loss[1](output, torch.from_numpy(self.task.labels))
+        return self.task.total(
+            output, lambda logits, y: torch.nn.functional.cross_entropy(logits, torch.from_numpy(y)),
+            lambda array, like: torch.from_numpy(array).to(like.dtype), aux_weight(self.model))
 
-    def step(self, state: State, x, y, branches: Branches, replay: bool) -> State:
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers, as the last pass left them."""
+        return weights.tensors(self.model)
+
+    def step(self, state: State, inputs, branches: Branches, replay: bool) -> State:
         """One SGD step from `state`."""
         self.load(state.arrays)
         named = dict(self.model.named_parameters())
         optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
         for name, buffer in state.momentum.items():
             optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
-        self.gradients(x, y, branches, replay)
+        self.gradients(inputs, branches, replay)
         optimizer.step()
         momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
                     for name, p in named.items() if p.grad is not None}
-        return State(weights.tensors(self.model), momentum)
+        return State(self.tensors(), momentum)
 
-    def _tensor(self, x):
-        return torch.from_numpy(x).to(memory_format=self.layout)
+    def _tensor(self, array):
+        tensor = torch.from_numpy(array)
+        return tensor.to(memory_format=self.layout) if tensor.ndim == 4 else tensor
 
 
 class JittorSide:
@@ -100,71 +113,97 @@ class JittorSide:
 
     Nothing runs in Jittor before it is read, and what is read one by one is computed one by one, in
     part again and again: so each pass runs whole (`sync_all`) before its results are read.
+
+    Args:
+        names: name of each tensor in the Jittor model -> its name in the PyTorch model.
+        trained: names, in the PyTorch model, of its parameters (the others are buffers).
+
+    Attributes:
+        idle: parameters that receive no gradient in PyTorch, whose optimizers leave them as they are;
+            Jittor's would decay them.
     """
 
-    def __init__(self, model, dtype: str, aux_weight: float, rate: float = RATE):
+    def __init__(self, model, dtype: str, task: Task, names: dict[str, str], trained: set[str],
+                 rate: float = RATE):
         self.model = model
         self.dtype = dtype
-        self.aux_weight = aux_weight
+        self.task = task
+        self.names = names
+        self.trained = trained
         self.rate = rate
+        self.idle: set[str] = set()
 
     @contextlib.contextmanager
-    def _flags(self):
+    def running(self):
+        """Context that gives jittor, with the flags that the dtype needs."""
         import jittor as jt
         with float64() if self.dtype == "float64" else contextlib.nullcontext():
             yield jt
 
     def load(self, arrays):
-        with self._flags():
+        """Put `arrays` (by PyTorch's names) into the model; what the names leave out stays."""
+        with self.running():
             (self.model.float64 if self.dtype == "float64" else self.model.float32)()
-            weights.load(self.model, arrays)
+            own = {} if set(weights.names(self.model)) <= set(self.names) else weights.tensors(self.model)
+            weights.load(self.model, {**own, **{mine: arrays[theirs] for mine, theirs
+                                                in self.names.items() if theirs in arrays}})
 
-    def forward(self, x, training) -> dict[str, np.ndarray]:
+    def tensors(self) -> dict[str, np.ndarray]:
+        """As TorchSide.tensors."""
+        found = weights.tensors(self.model)
+        return {theirs: found[mine] for mine, theirs in self.names.items() if mine in found}
+
+    def parameters(self) -> dict:
+        """Var of each parameter by PyTorch's name, in PyTorch's sense: no running statistics."""
+        return {self.names[mine]: var for mine, var in self.model.named_parameters()
+                if self.names.get(mine) in self.trained}
+
+    def forward(self, inputs, training) -> dict[str, np.ndarray]:
         """As TorchSide.forward."""
         from jt_models.layers import set_training
-        with self._flags() as jt:
+        with self.running() as jt, jittor_dropout(Noise(self.task.seed)):
             set_training(self.model, training)
-            outputs = heads(self.model(jt.array(x)))
+            outputs = leaves(self.model(*map(jt.array, inputs)))
             jt.sync_all(True)
-            return _named(outputs)
+            return {name: np.array(var.numpy()) for name, var in outputs.items()}
 
-    def _loss(self, jt, x, y):
+    def _loss(self, jt, inputs):
         from jt_models.layers import set_training
         from jt_models.losses import cross_entropy
         set_training(self.model)
-        leaf, labels = jt.array(x), jt.array(y.astype("int32"))
-        return leaf, total_loss(lambda logits: cross_entropy(logits, labels), self.model(leaf),
-                                self.aux_weight)
+        arguments = [jt.array(a) for a in inputs]
+        output = self.model(*arguments)
+        if self.task.loss:
+            loss = self.task.loss[0](output, jt.array(self.task.labels))
+        else:
+            loss = self.task.total(
+                output, lambda logits, y: cross_entropy(logits, jt.array(y.astype("int32"))),
+                lambda array, like: jt.array(array).cast(like.dtype), aux_weight(self.model))
+        return {name: var for name, var in zip(self.task.input_names(), arguments)
+                if var.dtype.is_float()}, loss
 
-    def gradients(self, x, y, branches: Branches):
-        """Gradients of the cross-entropy by parameter name; that of the input is "input"."""
-        from jt_models.optim import trainable
-        with self._flags() as jt, record_jittor(branches):
-            leaf, loss = self._loss(jt, x, y)
-            named = {**trainable(self.model), "input": leaf}
+    def gradients(self, inputs, branches: Branches):
+        """As TorchSide.gradients."""
+        with self.running() as jt, jittor_dropout(Noise(self.task.seed)), record_jittor(branches):
+            leaf, loss = self._loss(jt, inputs)
+            named = {**self.parameters(), **leaf}
             found = jt.grad(loss, list(named.values()))
             jt.sync_all(True)
             return {name: np.array(g.numpy()) for name, g in zip(named, found)}
 
-    def buffers(self):
-        """As TorchSide.buffers."""
-        from jt_models.optim import trainable
-        own = trainable(self.model)
-        return {name: a for name, a in weights.tensors(self.model).items() if name not in own}
-
-    def step(self, state: State, x, y, branches: Branches) -> State:
+    def step(self, state: State, inputs, branches: Branches) -> State:
         """One SGD step from `state`, with the optimizer of jt_models.optim."""
-        from jt_models.optim import SGD as JittorSGD, trainable
+        from jt_models.optim import SGD as JittorSGD
         self.load(state.arrays)
-        with self._flags() as jt, record_jittor(branches):
-            named = trainable(self.model)
+        with self.running() as jt, jittor_dropout(Noise(self.task.seed)), record_jittor(branches):
+            named = {name: p for name, p in self.parameters().items() if name not in self.idle}
             optimizer = JittorSGD(list(named.values()), self.rate, **SGD)
             buffers = dict(zip(named, optimizer.param_groups[0]["momentum_buffer"]))
             for name, buffer in state.momentum.items():
                 buffers[name].update(jt.array(buffer))
             optimizer.steps = 1 if state.momentum else 0
-            _, loss = self._loss(jt, x, y)
+            _, loss = self._loss(jt, inputs)
             optimizer.step(loss)
             jt.sync_all(True)
             momentum = {name: np.array(b.numpy()) for name, b in buffers.items()}
-            return State(weights.tensors(self.model), momentum)
+            return State(self.tensors(), momentum)

@@ -51,6 +51,12 @@ def tensors(model) -> dict[str, np.ndarray]:
     return found
 
 
+def names(model) -> list[str]:
+    """Names of what `tensors` gives, without copying anything."""
+    counters = [] if framework(model) == "torch" else list(_counters(model))
+    return [*model.state_dict(), *counters]
+
+
 def _counters(model) -> dict:
     """Name of the counter -> module, for the Jittor modules that count their batches."""
     return {f"{name}.{COUNTER}".lstrip("."): module for name, module in model.named_modules()

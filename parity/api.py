@@ -1,0 +1,252 @@
+"""`check`: a Jittor model against its PyTorch reference, on all levels."""
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jt_models  # noqa: F401  (imports PyTorch and Jittor in the one order in which both work)
+import jittor as jt
+import numpy as np
+import torch
+
+from training.errors import UserError
+from training.run import environment
+
+from . import checks, initial, keymap, rules, stream, weights
+from .layers import first_divergence
+from .models import Source
+from .pair import Pair, make_pair, randomise
+from .report import LEVELS, VERDICTS, Check, Place, Report
+from .reproduce import write as write_reproduction
+from .task import Task
+from .truth import U, budget, budget64
+
+# What is judged unless more is asked for: the others judge fresh weights, update rules and batches,
+# which a pair of models need not have to do with.
+MODEL_LEVELS = tuple(level for level in LEVELS if level not in ("init", "optimizer", "schedule", "data"))
+IN_TRAINING = {"train", "gradients", "flips", "buffers", "momentum", "steps"}
+
+
+class ParityError(AssertionError):
+    """A port differs from its reference. The message is the report; `report` holds it whole."""
+
+    def __init__(self, report: Report):
+        super().__init__(f"\n{report}")
+        self.report = report
+
+
+def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
+          loss: tuple[Callable, Callable] | None = None, key_map: dict[str, str] | None = None,
+          levels: Iterable[str] = MODEL_LEVELS, verdicts: Iterable[str] = tuple(VERDICTS),
+          steps: int = 20, seed: int = 0, title: str | None = None,
+          optim: str = "jt_models.optim", locate: bool = True, source: Source | None = None,
+          reproduction: Path | None = None) -> Report:
+    """Does `jittor_model` compute what `torch_model` computes?
+
+    Both get the torch model's weights, of which those that are constant (a fresh BatchNorm, zero
+    biases) are replaced by random ones, and run on the CPU. Dropout takes the same random numbers in
+    both. The Jittor model ends with these weights; the torch model is not touched.
+
+    Args:
+        jittor_model, torch_model: modules; their modules and tensors may have other names.
+        inputs: an array, or a tuple of arrays for several arguments; float ones as float32, with a
+            first axis of the batch.
+        labels: int [N], classes for the cross-entropy, random if they are missing; for a loss of your
+            own whatever it takes.
+        loss: (of Jittor, of PyTorch), each of (output, labels) giving a scalar. Without one: the
+            cross-entropy if all outputs are [N, C] (auxiliary ones times the model's `aux_weight`, 1 if it has
+            none), else a random projection of the outputs.
+        key_map: name of a tensor or module in Jittor -> its name in PyTorch; inferred if missing.
+        levels: of `parity.report.LEVELS`, or "all".
+        verdicts: "structure" (float64), "numerics" (float32).
+        steps: length of the free run of SGD in float64.
+        seed: of the random weights, labels and projections.
+        title: name for the report.
+        optim: module with the update rules that the level "optimizer" judges.
+        locate: find the first diverging module of a failing level.
+        source, reproduction: how to build both models again, and a folder; what reproduces each first
+            divergence is written there.
+
+    Returns:
+        A report with errors, floors, budgets and verdicts; `report.passed`. An exception in the
+        Jittor model is a failure.
+
+    Raises:
+        KeyMapError: the tensors of the two models can be mapped in more than one way. (Tensors that one
+            model lacks are a failure of the level "weights".)
+        UserError: bad arguments, or a reference that does not run on the inputs.
+    """
+    for model, framework in ((jittor_model, "jittor"), (torch_model, "torch")):
+        if weights.framework(model) != framework:
+            raise TypeError(f"a {framework} model is expected, not one of {weights.framework(model)}: "
+                            "the Jittor model comes first")
+    wanted, verdicts = _levels(levels), _verdicts(verdicts)
+    task = _task(inputs, labels, loss, seed)
+    report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
+    report.environment = _environment(task, seed, verdicts)
+    with jt.flag_scope(use_cuda=0):
+        _try_reference(torch_model, task)
+        try:
+            pair = make_pair(jittor_model, torch_model, task, key_map)
+        except keymap.Mismatch as error:
+            report.checks.append(Check("structure", "weights", "all", np.inf, np.inf, 0.0, 0.0,
+                                       note=str(error)))
+            return report
+        except UserError:
+            raise
+        except Exception as error:  # whatever a port may raise: a port that breaks is a finding
+            report.checks.append(_raises("structure", error))
+            return report
+        if "init" in wanted:
+            initial.initial(jittor_model, torch_model, pair.names, report)
+        randomise(pair.reference, seed)
+        if checks.conversion(pair, report):
+            _run(pair, report, wanted, verdicts, steps)
+            if "optimizer" in wanted:
+                rules.optimizers(pair, report, optim)
+            if locate:
+                report.places = _places(pair, report, source, reproduction)
+            pair.restore()
+        if "schedule" in wanted:
+            rules.schedules(report)
+        if "data" in wanted:
+            stream.own_pipeline(report, seed)
+    report.checks = [c for c in report.checks if c.level in wanted or not c.passed]
+    jt.gc()
+    return report
+
+
+def assert_parity(jittor_model, torch_model, inputs, **options) -> Report:
+    """`check`, raising ParityError with the report if the port differs. Arguments as `check`."""
+    report = check(jittor_model, torch_model, inputs, **options)
+    if not report.passed:
+        raise ParityError(report)
+    return report
+
+
+def _levels(levels) -> set[str]:
+    wanted = set(LEVELS if levels == "all" else [levels] if isinstance(levels, str) else levels)
+    unknown = sorted(wanted - set(LEVELS) - {"all"})
+    if unknown or not wanted:
+        raise UserError(f"unknown level {unknown[0] if unknown else ''!r}: use all, "
+                        f"{', '.join(LEVELS)}")
+    return set(LEVELS) if "all" in wanted else wanted
+
+
+def _verdicts(verdicts) -> list[str]:
+    wanted = [verdicts] if isinstance(verdicts, str) else list(verdicts)
+    unknown = [v for v in wanted if v not in VERDICTS]
+    if unknown or not wanted:
+        raise UserError(f"unknown verdict {unknown[0] if unknown else ''!r}: use "
+                        f"{', '.join(VERDICTS)}")
+    return wanted
+
+
+def _task(inputs, labels, loss, seed) -> Task:
+    arrays = []
+    for value in inputs if isinstance(inputs, (tuple, list)) else (inputs,):
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        if array.dtype.kind not in "fiu" or array.ndim == 0 or not array.size:
+            raise UserError(f"inputs must be arrays of numbers with a batch axis, not {array.dtype} "
+                            f"{list(array.shape)}")
+        arrays.append(array.astype("float32" if array.dtype.kind == "f" else "int64"))
+        if not np.isfinite(arrays[-1]).all():
+            raise UserError("an input holds values that are not finite")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if loss is None:
+            labels = labels.astype("int64")
+            if labels.shape != arrays[0].shape[:1]:
+                raise UserError(f"labels must be [{len(arrays[0])}], one for each of the batch, not "
+                                f"{list(labels.shape)}")
+    elif loss:
+        raise UserError("a loss needs labels")
+    return Task(tuple(arrays), labels, loss, seed)
+
+
+def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
+    return {**environment(("jittor", "torch", "numpy")), "command": shlex.join(sys.argv),
+            "seed": seed, "device": "cpu", "threads": torch.get_num_threads(),
+            "precision": ", ".join(VERDICTS[v] for v in verdicts),
+            "inputs": ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in task.inputs)}
+
+
+def _try_reference(torch_model, task: Task) -> None:
+    """Run the reference once in each mode."""
+    model = copy.deepcopy(torch_model).cpu().float()
+    arguments = [torch.from_numpy(a.copy()) for a in task.cast("float32")]
+    for training in (False, True):
+        try:
+            with torch.no_grad():
+                model.train(training)(*arguments)
+        except Exception as error:  # whatever a user's model may raise
+            mode = "training" if training else "evaluation"
+            raise UserError(f"the PyTorch model does not run on these inputs in {mode} mode: "
+                            f"{type(error).__name__}: {error}") from error
+
+
+def _random_beyond_dropout(pair: Pair) -> bool:
+    """Whether the reference gives another output in training mode when it runs again."""
+    outputs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        side = pair.truth()
+        outputs.append(side.forward(pair.task.cast("float64"), True))
+    return any(not np.array_equal(outputs[0][name], outputs[1][name], equal_nan=True)
+               for name in outputs[0])
+
+
+def _run(pair: Pair, report: Report, wanted: set[str], verdicts: list[str], steps: int) -> None:
+    if _random_beyond_dropout(pair):
+        for level in sorted(wanted & IN_TRAINING):
+            report.skipped[level] = ("the reference is random in training mode, in another way than "
+                                     "dropout")
+        wanted = wanted - IN_TRAINING
+    judges = {"structure": lambda: checks.structure(pair, report, wanted, steps),
+              "numerics": lambda: checks.numerics(pair, report, wanted, min(steps, 2))}
+    for verdict in verdicts:
+        try:
+            judges[verdict]()
+        except Exception as error:  # as above
+            report.checks.append(_raises(verdict, error))
+
+
+def _raises(verdict: str, error: Exception) -> Check:
+    first = next(iter(str(error).strip().splitlines()), "")
+    return Check(verdict, "eval", "the model", np.inf, np.inf, 0.0, 0.0,
+                 note=f"raises {type(error).__name__}: {first[:300]}")
+
+
+def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
+    """Where the failing levels begin: outputs first; gradients only if outputs are right, and buffers
+    if gradients are too (those after a step follow from them)."""
+    found = []
+    for verdict, dtype in VERDICTS.items():
+        failing = {c.level: c for c in reversed(report.failures) if c.verdict == verdict}
+        level = next((name for name in ("eval", "train", "gradients", "buffers") if name in failing),
+                     None)
+        if level is None or "raises" in failing[level].note:
+            continue
+        shifted = failing[level].tensor.endswith(checks.SHIFTS[1][1])
+        seen = Pair(pair.jittor, pair.reference, copy.copy(pair.task), pair.names)
+        if shifted:
+            seen.task.inputs = checks.shifted(pair.task.inputs, checks.SHIFTS[1][0])
+        pair.restore()
+        rule = budget64 if verdict == "structure" else budget
+        place = first_divergence(seen, dtype, level, rule)
+        if place is None:
+            found.append(Place(verdict, level, "", False, failing[level]))
+        else:
+            e = place.error
+            folder = ""
+            if source and reproduction:
+                folder = Path(reproduction) / re.sub(r"[^\w.-]+", "_", f"{report.title}-{verdict}")
+                write_reproduction(folder, seen, place, dtype, level, source, report.title)
+            found.append(Place(verdict, level, place.call.path, place.inside, Check(
+                verdict, level, place.tensor, e.e2 / U, e.einf / U, place.floor, rule(place.floor)),
+                str(folder)))
+    return found

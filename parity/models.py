@@ -1,0 +1,131 @@
+"""Models by name: `my_file.py:Net`, `package.module:Net`, and the pairs of our own zoo."""
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from training.errors import UserError
+from zoo.catalog import NETS, input_size
+
+# Image size and batch of our nets. Odd sizes, so that every stride meets a border; small ones, since
+# float64 runs in Jittor's plain loops. With few values per channel the last BatchNorms are so steep
+# that PyTorch's own float64 gradients move by 3e-11 when the input moves by 1e-15 (densenet161,
+# batch 4; 4e-13 with 8): hence eight images for the deepest nets without residual branches.
+SIZE, BATCH = 33, 4
+SIZES = {"se_resnet18_preact": 17, "densenet_bc_100_12": 17, "googlenet": 65, "googlenet_paper": 65,
+         "bn_inception": 65, "se_bn_inception": 65,
+         **dict.fromkeys(("inception_v2", "inception_v3", "inception_v4"), 107)}
+BATCHES = {"googlenet_paper": 2, "mobilenet_mnist": 2, "densenet121_mnist": 8, "densenet121": 8,
+           "densenet161": 8, "densenet169": 8, "densenet201": 8, "inception_v4": 8,
+           **dict.fromkeys(("alexnet", "alexnet_paper", "alexnet_single"), 2)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to build a pair of models.
+
+    Attributes:
+        jittor, torch: `file.py:Name` or `package.module:Name` of a class or function.
+        arguments: keywords that both are called with.
+    """
+    jittor: str
+    torch: str
+    arguments: dict = field(default_factory=dict)
+
+    def build(self):
+        """(Jittor model, PyTorch model). Raises UserError if one cannot be imported or built."""
+        # PyTorch first: Jittor must not be imported before it.
+        reference = build(self.torch, self.arguments)
+        return build(self.jittor, self.arguments), reference
+
+
+def build(spec: str, arguments: dict):
+    """A model from `file.py:Name` or `package.module:Name`.
+
+    Raises:
+        UserError: nothing of this name, or it cannot be called with these arguments.
+    """
+    import jt_models  # noqa: F401  (PyTorch and Jittor in the one order in which both work)
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise UserError(f"{spec!r} is no model: use FILE.py:NAME or PACKAGE.MODULE:NAME")
+    module = _module(place)
+    found = getattr(module, name, None)
+    if not callable(found):
+        names = [n for n, value in vars(module).items() if inspect.isclass(value) and n[0] != "_"]
+        near = difflib.get_close_matches(name, [*vars(module)], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names[:8]) or 'none'}"
+        raise UserError(f"{place} has no class or function {name!r}{hint}")
+    try:
+        return found(**arguments)
+    except Exception as error:  # whatever a user's constructor may raise
+        raise UserError(f"{spec} cannot be built with {arguments}: {type(error).__name__}: "
+                        f"{error}") from error
+
+
+def _module(place: str):
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place).resolve()
+        if not path.is_file():
+            raise UserError(f"no such file: {place}")
+        # Under a name of its own: two files of one name may be compared.
+        name = re.sub(r"\W", "_", str(path.with_suffix("")))
+        if name in sys.modules:
+            return sys.modules[name]
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))  # for what it imports from its folder
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's file may raise
+        raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def zoo(name: str, seed: int = 0):
+    """(source, images float32 [N, C, H, W]) of one of our nets, at a size for checks."""
+    net = NETS[name]
+    size = SIZES.get(name, input_size(name, min(net.size, SIZE)))
+    # The ImageNet stem; VGG has none, and its ImageNet head is 120 million weights more.
+    constructor = getattr(importlib.import_module(f"torch_ref.{net.family}"), name)
+    stem = "stem" in inspect.signature(constructor).parameters and net.family != "vgg"
+    arguments = {"name": name, "num_classes": 10, "in_channels": net.channels, "image_size": size,
+                 **({"stem": "imagenet"} if stem else {})}
+    shape = (BATCHES.get(name, BATCH), net.channels, size, size)
+    x = np.random.default_rng(seed).standard_normal(shape).astype("float32")
+    return Source("jt_models:create", "torch_ref:create", arguments), x
+
+
+def random_inputs(shapes: list[str], seed: int) -> tuple[np.ndarray, ...]:
+    """Arrays for `NxCxHxW` (standard normal, float32) or `NxL:K` (whole numbers below K, int64).
+
+    Raises:
+        UserError: anything else.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for text in shapes:
+        match = re.fullmatch(r"([1-9]\d*(?:x[1-9]\d*)*)(?::([1-9]\d*))?", text)
+        if not match:
+            raise UserError(f"--input {text!r}: use sizes such as 2x3x32x32, or 2x16:100 for whole "
+                            "numbers below 100")
+        shape = tuple(map(int, match[1].split("x")))
+        found.append(rng.integers(0, int(match[2]), shape) if match[2]
+                     else rng.standard_normal(shape).astype("float32"))
+    return tuple(found)

@@ -1,0 +1,190 @@
+"""The report of a comparison: every verdict with its error, floor and budget, as text and as JSON."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.errors import UserError
+from training.files import atomic_write
+
+# In the order in which the table shows them, and in which a first failure is looked for.
+LEVELS = ("weights", "init", "eval", "train", "layers", "gradients", "flips", "buffers", "momentum",
+          "steps", "optimizer", "schedule", "data")
+VERDICTS = {"structure": "float64", "numerics": "float32"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One judgement on one tensor.
+
+    Attributes:
+        verdict: "structure" (both sides in float64) or "numerics" (float32).
+        level: one of LEVELS. "eval" and "train" are outputs in that mode, "layers" outputs of single
+            modules that are fed the reference's inputs, "flips" the branch that is furthest from
+            its switching point among those that the truth would not have taken; "momentum" and
+            "steps" are of SGD steps: in float64 one step and a free run, and the parameters; in
+            float32 teacher-forced steps, and the updates.
+        tensor: name of the tensor, as PyTorch calls it.
+        e2: ||x - t||_2 / ||t||_2 of the Jittor side against the truth t, in `unit`.
+        einf: max|x - t| / max|t|, in `unit`. Both are infinite where shape, NaN pattern or a fact
+            that is no number differs.
+        floor: largest such error of PyTorch's own float32; in float64, how far PyTorch moves with
+            an input moved by one unit in the last place.
+        budget: largest error that passes.
+        unit: "u" (2^-24, the rounding of float32), or what a statistic is measured in.
+        note: what is wrong, for a failure that no number tells.
+    """
+    verdict: str
+    level: str
+    tensor: str
+    e2: float
+    einf: float
+    floor: float
+    budget: float
+    unit: str = "u"
+    note: str = ""
+
+    @property
+    def error(self) -> float:
+        return max(self.e2, self.einf) if self.e2 == self.e2 and self.einf == self.einf else math.inf
+
+    @property
+    def used(self) -> float:
+        """Part of the budget that the error takes; more than 1 is a failure."""
+        if self.passed:
+            return self.error / self.budget if self.error else 0.0
+        return self.error / self.budget if self.budget and math.isfinite(self.error) else math.inf
+
+    @property
+    def passed(self) -> bool:
+        return math.isfinite(self.error) and self.error <= self.budget
+
+    def __str__(self) -> str:
+        text = (f"{self.level} {self.tensor}: Jittor {self.error:.3g} {self.unit}, torch "
+                f"{self.floor:.3g} {self.unit}, budget {self.budget:.3g} {self.unit}")
+        return f"{text} ({self.note})" if self.note else text
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a failing level first goes wrong.
+
+    Attributes:
+        verdict, level: of the failure.
+        module: path of the first module, in order of execution (last for gradients), whose result
+            leaves the budget when it is fed the reference's inputs; "" is the whole net.
+        inside: False if all modules below it are right, so that the fault is in its own code.
+        check: the judgement on it.
+        folder: where a reproduction was written, if one was asked for.
+    """
+    verdict: str
+    level: str
+    module: str
+    inside: bool
+    check: Check
+    folder: str = ""
+
+    def __str__(self) -> str:
+        name = self.module or "the net itself"
+        own = "" if self.inside else ", in its own code: the modules below it are right"
+        return f"first divergence ({self.verdict}, {self.level}): {name}{own}; {self.check}"
+
+
+@dataclass
+class Report:
+    """All checks of one pair of models.
+
+    Attributes:
+        title: name of the net, or of the two models.
+        checks: in the order in which they ran.
+        skipped: "verdict level" -> why it was not judged. What is skipped has not passed.
+        flips: per branch point with flips: {"where", "kind", "units", "margin" (u)}.
+        places: where failures begin.
+        environment: command, seed, versions, hardware, precision, inputs.
+    """
+    title: str
+    checks: list[Check] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    flips: list[dict] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    environment: dict = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged and nothing failed."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+    def worst(self, verdict: str | None = None) -> dict[tuple[str, str], Check]:
+        """(verdict, level) -> the check that used the most of its budget, in the table's order."""
+        found: dict[tuple[str, str], Check] = {}
+        for check in sorted(self.checks, key=lambda c: (list(VERDICTS).index(c.verdict),
+                                                        LEVELS.index(c.level))):
+            key = check.verdict, check.level
+            if verdict in (None, check.verdict) and (key not in found
+                                                     or check.used > found[key].used):
+                found[key] = check
+        return found
+
+    def __str__(self) -> str:
+        state = "passed" if self.passed else f"{len(self.failures)} of {len(self.checks)} failed"
+        lines = [f"{self.title}: {state if self.checks else 'nothing was judged'}"]
+        lines += [f"  {verdict}: {check}" for (verdict, _), check in self.worst().items()
+                  if not check.passed]
+        lines += [f"  {place}" for place in self.places]
+        lines += [f"  not judged: {level}: {why}" for level, why in self.skipped.items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict:
+        """Plain data; infinite numbers are null."""
+        return {name: _finite(value) for name, value in dataclasses.asdict(self).items()}
+
+    @staticmethod
+    def from_json(data: dict) -> Report:
+        """What `to_json` gave. Raises UserError for anything else."""
+        try:
+            checks = [_check(row) for row in data["checks"]]
+            places = [Place(**{**row, "check": _check(row["check"])}) for row in data["places"]]
+            report = Report(**{**data, "checks": checks, "places": places})
+            report.worst()
+            kinds = {"title": str, "skipped": dict, "flips": list, "environment": dict}
+            wrong = [name for name, kind in kinds.items() if not isinstance(data[name], kind)]
+            if wrong or not all(isinstance(row, dict) for row in report.flips):
+                raise TypeError(f"{(wrong or ['flips'])[0]} is of the wrong type")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"this is no parity report: {error}") from error
+        return report
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON, atomically."""
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+        with atomic_write(Path(path)) as file:
+            file.write(text.encode())
+
+
+def load(path: str | Path) -> Report:
+    """Read a report that `Report.save` wrote. Raises UserError naming the file."""
+    try:
+        return Report.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _check(row: dict) -> Check:
+    return Check(**{key: math.inf if value is None else value for key, value in row.items()})
