@@ -231,10 +231,10 @@ def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
                      None)
         if level is None or "raises" in failing[level].note:
             continue
-        shifted = failing[level].tensor.endswith(checks.SHIFTS[1][1])
         seen = Pair(pair.jittor, pair.reference, copy.copy(pair.task), pair.names)
-        if shifted:
-            seen.task.inputs = checks.shifted(pair.task.inputs, checks.SHIFTS[1][0])
+        for factor, shift, suffix in checks.KINDS:
+            if suffix and failing[level].tensor.endswith(suffix):
+                seen.task.inputs = checks.changed(pair.task.inputs, factor, shift)
         pair.restore()
         rule = budget64 if verdict == "structure" else budget
         place = first_divergence(seen, dtype, level, rule)

@@ -29,13 +29,18 @@ def _floors(found: dict[str, Error]) -> dict[str, float]:
     return {name: e.worst / U for name, e in found.items()}
 
 
-# Inputs as they are, and with a mean of ten standard deviations, where naive variances cancel.
-SHIFTS = ((0, ""), (10, ", mean/std 10"))
+# Inputs as they are; with a mean of ten standard deviations, where naive variances cancel; and, in
+# evaluation, large ones, which reach the upper bound of a ReLU6.
+KINDS = ((1, 0, ""), (1, 10, ", mean/std 10"), (100, 0, ", times 100"))
 MODES = (("eval", False), ("train", True))
+VIEWS = [(level, training, *kind) for kind in KINDS for level, training in MODES
+         if kind[0] == 1 or not training]
 
 
-def shifted(inputs: tuple, shift: float) -> tuple:
-    return tuple(a + a.dtype.type(shift) if a.dtype.kind == "f" else a for a in inputs)
+def changed(inputs: tuple, factor: float, shift: float) -> tuple:
+    """Inputs of another scale and mean; whole numbers stay."""
+    return tuple(a * a.dtype.type(factor) + a.dtype.type(shift) if a.dtype.kind == "f" else a
+                 for a in inputs)
 
 
 def _moved(seed: int, inputs: tuple) -> tuple:
@@ -135,13 +140,11 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
         for side in sides:
             side.load(start.arrays)
 
-    for shift, suffix in SHIFTS:
-        for level, training in MODES:
-            if level in levels:
-                load()  # a pass in training mode moves the running statistics
-                compare(level, *(_suffixed(side.forward(shifted(x, shift), training), suffix)
-                                 for side, x in ((port, inputs), (reference, inputs),
-                                                 (shaken, moved))))
+    for level, training, factor, shift, suffix in VIEWS:
+        if level in levels:
+            load()  # a pass in training mode moves the running statistics
+            compare(level, *(_suffixed(side.forward(changed(x, factor, shift), training), suffix)
+                             for side, x in ((port, inputs), (reference, inputs), (shaken, moved))))
     if "layers" in levels:
         judge_all(pair, "float64", judge)
     if not judge.wants("gradients", "buffers", *STEP_LEVELS):
@@ -273,17 +276,16 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
     truth, port = pair.truth(), pair.port("float32")
     floor = _Floor(pair, truth)
 
-    for shift, suffix in SHIFTS:
-        for level, training in MODES:
-            if level not in levels:
-                continue
-            moved = shifted(inputs, shift)
-            floors = floor.forward(start, moved, training)
-            port.load(start.arrays)
-            truth.load(start.cast("float64").arrays)
-            judge(level, _suffixed(errors(port.forward(moved, training),
-                                          truth.forward(_wide(moved), training)), suffix),
-                  _suffixed(floors, suffix))
+    for level, training, factor, shift, suffix in VIEWS:
+        if level not in levels:
+            continue
+        moved = changed(inputs, factor, shift)
+        floors = floor.forward(start, moved, training)
+        port.load(start.arrays)
+        truth.load(start.cast("float64").arrays)
+        judge(level, _suffixed(errors(port.forward(moved, training),
+                                      truth.forward(_wide(moved), training)), suffix),
+              _suffixed(floors, suffix))
     if "layers" in levels:
         judge_all(pair, "float32", judge)
     if not judge.wants("gradients", "flips", "buffers", *STEP_LEVELS):

@@ -163,17 +163,13 @@ def convolution_padding_as_tensorflow(model, rng):
     """SAME padding of a strided convolution puts the odd pixel below and right."""
     def strided(m):
         return m.stride[0] > 1 and m.padding[0] > 0 and m.kernel_size[0] == 2 * m.padding[0] + 1
-    conv = _one(_convs(model, strided), rng)
-    p = conv.padding[0]
-
-    def shifted(usual, x):
-        n, c, h, w = x.shape
-        moved = x.reindex([n, c, h, w], ["i0", "i1", "i2+1", "i3+1"])
-        return usual(moved)
-
-    if p:
-        _change(conv, shifted)
+    _change(_one(_convs(model, strided), rng), lambda usual, x: usual(_moved_up_and_left(x)))
     yield
+
+
+def _moved_up_and_left(x):
+    n, c, h, w = x.shape
+    return x.reindex([n, c, h, w], ["i0", "i1", "i2+1", "i3+1"])
 
 
 @fault
@@ -435,17 +431,11 @@ def average_pool_counts_padding(model, rng):
 
 
 @fault
-def max_pool_padded_with_zeros(model, rng):
-    """A padded max-pool pads with 0 instead of minus infinity, on inputs that may be negative."""
-    pool = _one(_modules(model, layers.MaxPool2d, lambda p: max(p.padding) > 0), rng)
-    ph, pw = pool.padding
-
-    def zeros(_, x):
-        n, c, h, w = x.shape
-        padded = x.reindex([n, c, h + 2 * ph, w + 2 * pw], ["i0", "i1", f"i2-{ph}", f"i3-{pw}"])
-        return layers.MaxPool2d(pool.kernel_size, pool.stride, 0, pool.ceil_mode)(padded - 0.5) + 0.5
-
-    _change(pool, zeros)
+def pool_padding_as_tensorflow(model, rng):
+    """SAME padding of a strided pool puts the odd pixel below and right."""
+    pool = _one(_modules(model, (layers.MaxPool2d, layers.AvgPool2d),
+                         lambda p: p.padding[0] > 0 and p.stride[0] > 1), rng)
+    _change(pool, lambda usual, x: usual(_moved_up_and_left(x)))
     yield
 
 

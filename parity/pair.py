@@ -25,6 +25,8 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
     an input moved by one unit in the last place); at a fifth, as in a trained net, 1e-13.
     """
     last = {id(module.bn3) for module in model.modules() if hasattr(module, "bn3")}
+    # So that units of every layer reach the upper bound.
+    most = 2.5 if any(isinstance(module, torch.nn.ReLU6) for module in model.modules()) else 1.5
     generator = torch.Generator().manual_seed(seed)
 
     def fresh(tensor):
@@ -34,7 +36,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.modules.batchnorm._NormBase):
                 if fresh(module.weight):
-                    module.weight.uniform_(0.5, 1.5, generator=generator)
+                    module.weight.uniform_(0.5, most, generator=generator)
                     if id(module) in last:
                         module.weight.mul_(0.2)
                 if fresh(module.running_mean) and fresh(module.running_var):

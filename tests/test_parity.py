@@ -177,7 +177,7 @@ def test_an_output_too_many_is_caught():
     report = check(port, reference, x, levels=("eval", "train"), locate=False)
     assert {(c.verdict, c.tensor) for c in report.failures} == {
         (verdict, "auxiliary output 1" + suffix) for verdict in ("structure", "numerics")
-        for suffix in ("", ", mean/std 10")}
+        for suffix in ("", ", mean/std 10", ", times 100")}
 
 
 def test_a_wrong_optimizer_is_caught_in_float32(monkeypatch):
