@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from . import checks, initial, keymap, rules, stream, weights
 from .layers import first_divergence
 from .models import Source
 from .pair import Pair, make_pair, randomise
-from .report import LEVELS, VERDICTS, Check, Place, Report
+from .report import LEVELS, VERDICTS, Check, Place, Report, command_line
 from .reproduce import write as write_reproduction
 from .task import Task
 from .truth import U, budget, budget64
@@ -58,8 +56,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
         labels: int [N], classes for the cross-entropy, random if they are missing; for a loss of your
             own whatever it takes.
         loss: (of Jittor, of PyTorch), each of (output, labels) giving a scalar. Without one: the
-            cross-entropy if all outputs are [N, C] (auxiliary ones times the model's `aux_weight`, 1 if it has
-            none), else a random projection of the outputs.
+            cross-entropy if all outputs are [N, C] (auxiliary ones times the model's `aux_weight`, 1 if
+            it has none), else a random projection of the outputs.
         key_map: name of a tensor or module in Jittor -> its name in PyTorch; inferred if missing.
         levels: of `parity.report.LEVELS`, or "all".
         verdicts: "structure" (float64), "numerics" (float32).
@@ -169,7 +167,7 @@ def _task(inputs, labels, loss, seed) -> Task:
 
 
 def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
-    return {**environment(("jittor", "torch", "numpy")), "command": shlex.join(sys.argv),
+    return {**environment(("jittor", "torch", "numpy")), "command": command_line(),
             "seed": seed, "device": "cpu", "threads": torch.get_num_threads(),
             "precision": ", ".join(VERDICTS[v] for v in verdicts),
             "inputs": ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in task.inputs)}

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from training.errors import UserError
+from training.run import environment
 
 from . import models
 from .api import check
 from .faults import FAULTS, NotApplicable
+from .report import command_line
 
 # One net of each family file, where that has several kinds of layers one of each kind.
 FAMILIES = ("cnn", "lenet_bn", "alexnet_mnist", "vgg11_lrn_bn", "googlenet", "bn_inception",
@@ -109,20 +111,23 @@ def run(options) -> int:
             print(f"{name}: {inspect.getdoc(inspect.unwrap(FAULTS[name]))}")
         return 0
     nets = _nets(options.net) if options.net else list(FAMILIES)
+    chosen = names(options.fault)
+    where = {**environment(("jittor", "torch", "numpy")), "seed": 0, "command": command_line()}
     rows, alarms = [], []
     for net in nets:
         for seed in range(options.seeds):
             alarms.append({"net": net, "seed": seed, "failure": false_alarm(net, seed)})
             print(f"{net}, seed {seed}: {alarms[-1]['failure'] or 'passed'}", flush=True)
-        for fault in names(options.fault):
+        for fault in chosen:
             row = inject(net, fault)
             if row:
                 rows.append(row)
                 print(f"{net}, {fault}: {', '.join(row.levels) or 'MISSED'}", flush=True)
             if options.json:
-                _write_json(options.json, {"rows": [asdict(r) for r in rows], "right_pairs": alarms})
+                _write_json(options.json, {"environment": where, "right_pairs": alarms,
+                                           "rows": [asdict(r) for r in rows]})
     table = Table("fault", "nets", "caught", "levels")
-    for fault in names(options.fault):
+    for fault in chosen:
         own = [row for row in rows if row.fault == fault]
         levels = dict.fromkeys(level for row in own for level in row.levels)
         table.add_row(fault, str(len(own)), str(sum(row.caught for row in own)), ", ".join(levels))

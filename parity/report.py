@@ -4,6 +4,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,6 +168,13 @@ class Report:
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
         with atomic_write(Path(path)) as file:
             file.write(text.encode())
+
+
+def command_line() -> str:
+    """The command that is running, without the place where its files lie."""
+    script = Path(sys.argv[0])
+    start = "python -m parity" if script.name == "__main__.py" else f"python {script.name}"
+    return shlex.join([*start.split(), *sys.argv[1:]])
 
 
 def load(path: str | Path) -> Report:

@@ -1,4 +1,4 @@
-"""Fills the README's tables from the built nets and the committed measurements.
+"""Fills the tables of the README and of docs/ from the built nets and the committed measurements.
 
     python results/readme.py            rewrite the tables
     python results/readme.py --check    exit with 1 if one of them is stale
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 DENSENET = ROOT / "results" / "densenet_cifar10"
 
 
@@ -72,25 +72,87 @@ def losses() -> str:
                   f"torch itself, {len(moved)} runs from one ulp away"], body)
 
 
-TABLES = {"zoo": zoo, "densenet": densenet, "losses": losses}
+def faults() -> str:
+    """How many kinds of port bug there are."""
+    from parity.faults import FAULTS
+    return str(len(FAULTS))
 
 
-def filled(text: str) -> str:
-    """The README with every table made anew."""
-    for name, make in TABLES.items():
-        block = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = block.subn(lambda match: f"{match[1]}{make()}\n{match[2]}", text)
+def divergences() -> str:
+    from parity.divergences import markdown
+    return markdown()
+
+
+def injection() -> str:
+    """Per fault: in how many nets it was caught, and by which levels."""
+    data = json.loads((ROOT / "results" / "injection.json").read_text())
+    found: dict[str, list[dict]] = {}
+    for row in data["rows"]:
+        found.setdefault(row["fault"], []).append(row)
+    body = []
+    for fault, own in found.items():
+        missed = [row["net"] for row in own if not row["levels"]]
+        levels = dict.fromkeys(level for row in own for level in row["levels"])
+        body.append([f"`{fault}`", f"{len(own) - len(missed)} of {len(own)}",
+                     ", ".join(levels), ", ".join(missed)])
+    rows_, alarms = data["rows"], data["right_pairs"]
+    caught = sum(bool(row["levels"]) for row in rows_)
+    wrong = sum(bool(alarm["failure"]) for alarm in alarms)
+    pairs = (f"; {wrong} false alarms in {len(alarms)} checks of right pairs (all levels)"
+             if alarms else "")
+    note = (f"{caught} of {len(rows_)} injections caught, in "
+            f"{len({row['net'] for row in rows_})} nets{pairs}. {_where(data['environment'])}")
+    return table(["fault", "caught", "failing levels", "missed in"], body) + "\n\n" + note
+
+
+def jittor_models() -> str:
+    """Per model the verdict, the failing levels and where they begin."""
+    data = json.loads((ROOT / "results" / "jittor_models.json").read_text())
+    body = []
+    for row in data:
+        failing = [f"{level} ({found['note'] or found['tensor']})"
+                   for level, found in row["levels"].items() if not found["passed"]]
+        place = next((line.partition("): ")[2].partition(";")[0] for line in row["text"].splitlines()
+                      if "first divergence" in line), "")
+        body.append([f"`{row['net']}`", "passed" if row["passed"] else "differs",
+                     "; ".join(failing) or ("" if row["passed"] else row["text"]), place])
+    return table(["model", "verdict", "failing levels (worst tensor)", "first divergence"], body) + (
+        "\n\n" + _where(data[-1]["environment"]))
+
+
+def _where(environment: dict) -> str:
+    versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
+    return (f"{versions}, Python {environment['python']}; {environment['cpu']}, "
+            f"{environment['cores']} cores; seed {environment['seed']}.")
+
+
+# File -> name of a table in it -> what makes it.
+TABLES = {
+    ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
+    DOCS / "divergences.md": {"divergences": divergences},
+    DOCS / "judge.md": {"injection": injection, "jittor_models": jittor_models},
+}
+
+
+def filled(path: Path) -> str:
+    """The text of a file with every table made anew."""
+    text = path.read_text(encoding="utf-8")
+    for name, make in TABLES[path].items():
+        # A number stands within its line, a table on lines of its own.
+        block = re.compile(rf"(<!-- {name}: [^>]*-->)(\n?).*?(<!-- end -->)", re.DOTALL)
+        text, count = block.subn(
+            lambda match: f"{match[1]}{match[2]}{make()}{match[2]}{match[3]}", text)
         if count != 1:
-            raise SystemExit(f"README.md has {count} tables named {name}")
+            raise SystemExit(f"{path.name} has {count} tables named {name}")
     return text
 
 
 def main() -> int:
-    old = README.read_text(encoding="utf-8")
-    new = filled(old)
+    new = {path: filled(path) for path in TABLES}
     if "--check" in sys.argv[1:]:
-        return int(new != old)
-    README.write_text(new, encoding="utf-8")
+        return int(any(path.read_text(encoding="utf-8") != text for path, text in new.items()))
+    for path, text in new.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

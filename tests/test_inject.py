@@ -9,7 +9,8 @@ from parity.faults import FAULTS
 # Faults that need another net than `cnn`: a small one that has the place for them.
 ELSEWHERE = {
     "lenet_bn": [name for name in FAULTS if name.startswith("batchnorm")],
-    "resnet20_cifar": ["convolution_dilation", "convolution_channels_transposed", "convolution_stride_in_the_other_layer", "convolution_padding_as_tensorflow",
+    "resnet20_cifar": ["convolution_dilation", "convolution_channels_transposed",
+                       "convolution_stride_in_the_other_layer", "convolution_padding_as_tensorflow",
                        "convolution_swapped_pair", "global_max_pool"],
     "densenet": ["concat_in_the_wrong_order", "max_pool_for_average"],
     "vgg11_lrn_bn": ["response_norm_size", "response_norm_alpha_not_divided"],

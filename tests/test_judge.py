@@ -10,7 +10,6 @@ from torch import nn as tnn
 
 import jittor as jt
 from jittor import nn as jnn
-from jt_models import layers
 from parity import assert_parity, check
 from parity.api import ParityError
 from parity.models import Source

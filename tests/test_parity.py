@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import jittor as jt
-from jt_models import layers
 from parity import check, models
 from parity.branches import Branches, RecordTorch, ReplayTorch
 from parity.report import Check

@@ -1,5 +1,4 @@
 """`python -m parity`: exit codes, files, and one line for bad input."""
-import json
 import os
 import subprocess
 import sys
@@ -72,7 +71,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("arguments, words", BAD, ids=lambda v: " ".join(v)[-60:] if isinstance(v, list) else "")
+@pytest.mark.parametrize("arguments, words", BAD, ids=[" ".join(case[0])[-60:] for case in BAD])
 def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert __main__.main(arguments) == 2
