@@ -20,6 +20,7 @@ from .models import Source
 from .pair import Pair, make_pair, randomise
 from .report import LEVELS, VERDICTS, Check, Place, Report, command_line
 from .reproduce import write as write_reproduction
+from .sides import TorchSide
 from .task import Task
 from .truth import U, budget, budget64
 
@@ -86,7 +87,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
     task = _task(inputs, labels, loss, seed)
     report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
     report.environment = _environment(task, seed, verdicts)
-    with jt.flag_scope(use_cuda=0):
+    # Nothing here may move the user's own random numbers.
+    with jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]):
         _try_reference(torch_model, task)
         try:
             pair = make_pair(jittor_model, torch_model, task, key_map)
@@ -103,12 +105,14 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
             initial.initial(jittor_model, torch_model, pair.names, report)
         randomise(pair.reference, seed)
         if checks.conversion(pair, report):
-            _run(pair, report, wanted, verdicts, steps)
-            if "optimizer" in wanted:
-                rules.optimizers(pair, report, optim)
-            if locate:
-                report.places = _places(pair, report, source, reproduction)
-            pair.restore()
+            try:
+                _run(pair, report, wanted, verdicts, steps)
+                if "optimizer" in wanted:
+                    rules.optimizers(pair, report, optim)
+                if locate:
+                    report.places = _places(pair, report, source, reproduction)
+            finally:
+                pair.restore()
         if "schedule" in wanted:
             rules.schedules(report)
         if "data" in wanted:
@@ -174,17 +178,16 @@ def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
 
 
 def _try_reference(torch_model, task: Task) -> None:
-    """Run the reference once in each mode."""
-    model = copy.deepcopy(torch_model).cpu().float()
-    arguments = [torch.from_numpy(a.copy()) for a in task.cast("float32")]
-    for training in (False, True):
-        try:
-            with torch.no_grad():
-                model.train(training)(*arguments)
-        except Exception as error:  # whatever a user's model may raise
-            mode = "training" if training else "evaluation"
-            raise UserError(f"the PyTorch model does not run on these inputs in {mode} mode: "
-                            f"{type(error).__name__}: {error}") from error
+    """Run the reference once in each mode and dtype."""
+    for dtype in VERDICTS.values():
+        side = TorchSide(copy.deepcopy(torch_model).cpu(), dtype, task)
+        for training in (False, True):
+            try:
+                side.forward(task.cast(dtype), training)
+            except Exception as error:  # whatever a user's model may raise
+                mode = "training" if training else "evaluation"
+                raise UserError(f"the PyTorch model does not run on these inputs in {mode} mode, in "
+                                f"{dtype}: {type(error).__name__}: {error}") from error
 
 
 def _random_beyond_dropout(pair: Pair) -> bool:

@@ -89,6 +89,9 @@ class _Judge:
             self.report.checks.append(Check(self.verdict, level, name, e.e2 / U, e.einf / U, floor,
                                             self.budget(floor)))
 
+    def skip_one(self, what: str, why: str) -> None:
+        self.report.skipped[f"{self.verdict} {what}"] = next(iter(why.splitlines()), "")[:200]
+
     def skip(self, levels: set[str], why: str) -> None:
         for level in sorted(levels & self.levels):
             self.report.skipped[f"{self.verdict} {level}"] = why
@@ -157,6 +160,9 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     compare("buffers", *(pair.buffers(side.tensors()) for side in (port, reference, shaken)))
     if not steps or not judge.wants(*STEP_LEVELS):
         return
+    if not pair.trained & set(gradients):
+        judge.skip(STEP_LEVELS, "the reference has no parameter that receives a gradient")
+        return
     port.idle = pair.trained - set(gradients)
     # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
     for count, rate in ((1, RATE), (steps, gentle_rate(start.arrays, gradients))):
@@ -195,10 +201,22 @@ class _Floor:
 
     def __init__(self, pair: Pair, truth: TorchSide):
         self.pair, self.truth = pair, truth
+        self.variants = tuple(v for v in FLOOR if not v.channels_last or self._takes_channels_last())
 
-    def runs(self, state: State, inputs: tuple, variants=FLOOR):
+    def _takes_channels_last(self) -> bool:
+        """Whether the reference runs in this layout: one with `view` or three axes does not."""
+        side = self.pair.truth("float32")
+        try:
+            _to_channels_last(side)
+            for _, training in MODES:
+                side.forward(self.pair.task.cast("float32"), training)
+        except RuntimeError:
+            return False
+        return True
+
+    def runs(self, state: State, inputs: tuple, variants=None):
         """Yields (side with its weights loaded, state, inputs) per variant."""
-        for variant in variants:
+        for variant in variants or self.variants:
             side = self.pair.truth("float32")
             moved_state, moved = state, inputs
             if variant.moved:
@@ -208,8 +226,7 @@ class _Floor:
                                        for name, a in d.items()}
                                       for d in (state.arrays, state.momentum)))
             if variant.channels_last:
-                side.layout = torch.channels_last
-                side.model.to(memory_format=torch.channels_last)
+                _to_channels_last(side)
             side.load(moved_state.arrays)
             self.truth.load(moved_state.cast("float64").arrays)
             usual = torch.get_num_threads()
@@ -241,7 +258,7 @@ class _Floor:
     def step(self, state, inputs, largest: dict[str, dict[str, float]]) -> None:
         """Of each buffer, momentum and update after one step, by level, into `largest`. The first
         step is run in all variants; a later one plainly, which costs a seventh."""
-        variants = FLOOR[:1] if largest["steps"] else FLOOR
+        variants = FLOOR[:1] if largest["steps"] else None
         for side, moved_state, moved in self.runs(state, inputs, variants):
             branches = Branches()
             after = side.step(moved_state, moved, branches, replay=False)
@@ -251,6 +268,11 @@ class _Floor:
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
         # counted, may hide all of the momentum's noise, or not.
         _keep_largest(largest["steps"], largest["momentum"])
+
+
+def _to_channels_last(side: TorchSide) -> None:
+    side.layout = torch.channels_last
+    side.model.to(memory_format=torch.channels_last)
 
 
 def _wide(inputs: tuple) -> tuple:
@@ -292,7 +314,7 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
         return
     try:
         _gradients(pair, judge, floor, truth, port, report)
-        if steps and judge.wants("buffers", *STEP_LEVELS):
+        if steps and port.idle != pair.trained and judge.wants("buffers", *STEP_LEVELS):
             _forced_steps(pair, judge, floor, truth, port, steps)
     except BranchError as unmatched:
         judge.skip({"gradients", "flips", "buffers", *STEP_LEVELS}, f"{unmatched}; so the truth "

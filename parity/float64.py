@@ -6,13 +6,14 @@ import contextlib
 import numpy as np
 
 OPERATORS = [f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "pow")
-             for side in ("", "r")]
+             for side in ("", "r", "i")]
+FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "pow")
 
 
 @contextlib.contextmanager
 def float64():
-    """Context in which a Jittor net computes in float64, Python floats beside + - * / ** and means
-    included (floats given to a function, as in `jt.maximum(x, 0.1)`, remain float32 constants).
+    """Context in which a Jittor net computes in float64, Python floats beside + - * / ** and in FUNCTIONS,
+    and means included. (Constants inside other functions, such as gelu's, remain float32.)
 
     By default `jt.array` makes float64 into float32, the tuner replaces convolutions and products
     by oneDNN's, which know float32 only (and abort on some gradients), and a Python float beside a
@@ -20,13 +21,13 @@ def float64():
     gradient of a mean, which Jittor multiplies by float32(1 / n).
     """
     import jittor as jt
-    names = [*OPERATORS, "mean", "reduce"]
+    names = [*OPERATORS, *FUNCTIONS, "mean", "reduce"]
     usual = {name: getattr(jt.Var, name) for name in names if hasattr(jt.Var, name)}
-    functions = {name: getattr(jt, name) for name in ("mean", "reduce")}
+    functions = {name: getattr(jt, name) for name in (*FUNCTIONS, "mean", "reduce")}
 
     def exact(method):
         def operator(x, y):
-            if isinstance(y, float) and x.dtype == "float64":
+            if isinstance(y, float) and isinstance(x, jt.Var) and x.dtype == "float64":
                 y = jt.array64(np.array([y], "float64"))
             return method(x, y)
         return operator
@@ -43,9 +44,11 @@ def float64():
             return total / (x.numel() // total.numel())
         return functions["reduce"](x, op, *args, **options)
 
-    for name in OPERATORS:
+    for name in (*OPERATORS, *FUNCTIONS):
         if name in usual:
             setattr(jt.Var, name, exact(usual[name]))
+    for name in FUNCTIONS:
+        setattr(jt, name, exact(functions[name]))
     for name, function in (("mean", mean), ("reduce", reduce)):
         setattr(jt.Var, name, function)
         setattr(jt, name, function)

@@ -125,7 +125,11 @@ def judge_all(pair: Pair, dtype: str, judge) -> None:
 
     for level, suffix in (("eval", ""), ("train", ", train")):
         def see(call):
-            found, floors = local(pair.part(call.path, call.inputs), dtype, level)
+            try:
+                found, floors = local(pair.part(call.path, call.inputs), dtype, level)
+            except Exception as error:  # a layer may take its arguments in another way
+                judge.skip_one(f"layers, {call.path}", f"{type(error).__name__}: {error}")
+                return
             for name, e in found.items():
                 label = call.name + suffix + ("" if name == "output" else f", {name}")
                 judge("layers", {label: e}, {label: floors.get(name, 0.0)})
@@ -170,6 +174,8 @@ def first_divergence(pair: Pair, dtype: str, level: str, budget) -> Divergence |
                 errors_, floors = local(pair.part(call.path, call.inputs), dtype, level)
             except BranchError:
                 errors_, floors = {"branches": DIFFERENT}, {}
+            except Exception:  # it takes its arguments in another way: what is around it is blamed
+                return
             used = {name: e.worst / U / budget(floors.get(name, 0.0)) for name, e in errors_.items()}
             worst = max(used, key=used.get, default=None)
             if worst is not None and used[worst] > 1:

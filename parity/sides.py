@@ -40,6 +40,17 @@ class State:
                         for name, a in d.items()} for d in (self.arrays, self.momentum)))
 
 
+@contextlib.contextmanager
+def default_dtype(dtype: str):
+    """Context in which what a torch model makes itself, such as `torch.zeros`, has this dtype."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
 class TorchSide:
     """A torch model, run on a copy, in `dtype` ("float32" or "float64")."""
 
@@ -55,7 +66,7 @@ class TorchSide:
 
     def forward(self, inputs, training) -> dict[str, np.ndarray]:
         """Outputs by name (see `task.leaves`)."""
-        with torch.no_grad(), TorchDropout(Noise(self.task.seed)):
+        with default_dtype(self.dtype), torch.no_grad(), TorchDropout(Noise(self.task.seed)):
             # A copy: a net may begin with an in-place ReLU.
             found = leaves(self.model.train(training)(*(self._tensor(a).clone() for a in inputs)))
         return {name: t.numpy().copy() for name, t in found.items()}
@@ -70,7 +81,8 @@ class TorchSide:
         with module_paths(self.model) as running:
             mode = ReplayTorch(branches, running) if replay else RecordTorch(branches)
             # Also where a surrounding pass computes no gradients.
-            with torch.enable_grad(), TorchDropout(Noise(self.task.seed)), mode:
+            with default_dtype(self.dtype), torch.enable_grad(), \
+                    TorchDropout(Noise(self.task.seed)), mode:
                 # A leaf cannot be written to, and a net may begin with an in-place ReLU.
                 output = self.model(*(t.clone() for t in arguments))
         with torch.enable_grad():

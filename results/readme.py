@@ -94,7 +94,7 @@ def injection() -> str:
         missed = [row["net"] for row in own if not row["levels"]]
         levels = dict.fromkeys(level for row in own for level in row["levels"])
         body.append([f"`{fault}`", f"{len(own) - len(missed)} of {len(own)}",
-                     ", ".join(levels), ", ".join(missed)])
+                     ", ".join(levels).replace("structure ", ""), ", ".join(missed)])
     rows_, alarms = data["rows"], data["right_pairs"]
     caught = sum(bool(row["levels"]) for row in rows_)
     wrong = sum(bool(alarm["failure"]) for alarm in alarms)

@@ -7,7 +7,8 @@ import jittor as jt
 import jt_models
 import torch_ref
 from facts import TORCHVISION
-from parity import checks, weights
+from parity import weights
+from parity.pair import randomise
 from parity.truth import U, budget, error
 from zoo.catalog import NETS
 
@@ -70,7 +71,7 @@ CASES = [*LIGHT, *[pytest.param(*case, marks=pytest.mark.slow) for case in HEAVY
 def test_foreign_weights_load_and_give_the_foreign_output(name, build, foreign, size, tmp_path):
     torch.manual_seed(0)
     original = build(foreign)
-    checks.randomise(original, 0)
+    randomise(original, 0)
     torch.save(original.state_dict(), tmp_path / "net.pth")
     found = weights.read(tmp_path / "net.pth")
     port, reference = jt_models.create(name, 10), torch_ref.create(name, 10)
@@ -92,7 +93,7 @@ def test_auxiliary_outputs_are_torchvisions(name):
     """In their order, in training mode; at 299 pixels, since torchvision's Inception needs them."""
     torch.manual_seed(0)
     original = from_torchvision(name)
-    checks.randomise(original, 0)
+    randomise(original, 0)
     for module in original.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -110,7 +111,7 @@ def test_auxiliary_outputs_are_torchvisions(name):
 def test_transform_input_is_torchvisions(name):
     torch.manual_seed(0)
     original = from_torchvision(name, transform_input=True).eval()
-    checks.randomise(original, 0)
+    randomise(original, 0)
     reference = torch_ref.create(name, 10, transform_input=True).eval()
     weights.convert(original, reference)
     x = torch.randn(2, 3, 107, 107)

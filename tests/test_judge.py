@@ -247,3 +247,52 @@ def test_gradients_whose_branches_cannot_be_matched_are_not_judged():
     report = check(Jittor(), Torch(), images(), verdicts="numerics", levels=("eval", "gradients"))
     assert {c.level for c in report.checks} == {"eval"}
     assert "ReLUs" in report.skipped["numerics gradients"]
+
+
+class TorchFlat(tnn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = tnn.Conv2d(3, 4, 3)
+        self.cell = tnn.RNNCell(4, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x)).clamp(-0.3, 0.3)
+        x *= 0.1
+        x = x.view(x.size(0), 4, -1).sum(2)
+        return self.cell(x, torch.zeros(x.shape[0], 5))
+
+
+class JittorFlat(jnn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = jnn.Conv2d(3, 4, 3)
+        self.cell = jnn.RNNCell(4, 5)
+
+    def execute(self, x):
+        x = jt.minimum(jt.maximum(jnn.relu(self.conv(x)), -0.3), 0.3)
+        x *= 0.1
+        x = x.view(x.shape[0], 4, -1).sum(2)
+        return self.cell(x, jt.zeros((x.shape[0], 5)))
+
+
+def test_views_constants_and_tensors_made_inside_are_no_fault_of_the_port():
+    """`view` does not take channels_last; `torch.zeros` is float32 by default; so is 0.3 in Jittor."""
+    port, reference = JittorFlat(), TorchFlat()
+    state = torch.get_rng_state()
+    report = check(port, reference, images(), levels=("eval", "train"), steps=1)
+    assert [str(c) for c in report.failures] == []
+    assert {c.verdict for c in report.checks} == {"structure", "numerics"}
+    assert torch.equal(state, torch.get_rng_state()) and torch.get_default_dtype() == torch.float32
+
+
+def test_a_model_without_parameters_has_no_steps_to_judge():
+    class Torch(tnn.Module):
+        def forward(self, x):
+            return torch.tanh(x) * 2
+
+    class Jittor(jnn.Module):
+        def execute(self, x):
+            return jt.tanh(x) * 2
+
+    report = check(Jittor(), Torch(), images(), **FAST)
+    assert report.passed and "structure steps" in report.skipped

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 import jittor as jt
 import jt_models
 import torch_ref
-from parity import checks, weights
+from parity import weights
+from parity.pair import randomise
 from zoo.catalog import NETS, input_size
 
 
@@ -18,7 +19,7 @@ def pair(name="resnet18_lab", seed=0):
     size = input_size(name, min(net.size, 64))
     torch.manual_seed(seed)
     reference = torch_ref.create(name, 10, net.channels, size)
-    checks.randomise(reference, seed)
+    randomise(reference, seed)
     return jt_models.create(name, 10, net.channels, size), reference
 
 
