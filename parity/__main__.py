@@ -12,7 +12,6 @@ Exit code: 0 if everything that was judged passed, 1 if something failed, 2 for 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from rich.console import Console
 
 from training import cli
 from training.errors import UserError
-from training.files import atomic_write
+from training.files import atomic_write, write_json
 
-from . import report as reports
+from . import models, report as reports
 from .report import LEVELS, VERDICTS, Report
 
 
@@ -106,26 +105,16 @@ def _check(options) -> int:
         raise UserError(f"--steps and --seed must not be negative: {options.steps}, {options.seed}")
     for path in filter(None, (options.json, options.html, options.repro)):
         _writable(path)
-    if options.net and len(names := _nets(options.net)) > 1:
+    if options.net and len(names := models.nets(options.net)) > 1:
         found = _one_by_one(names, options)
     else:
         found = [_single(options)]
     return _show(found, options)
 
 
-def _nets(names: list[str]) -> list[str]:
-    from zoo.catalog import NETS
-    for name in names:
-        if name not in NETS and names != ["all"]:
-            near = difflib.get_close_matches(name, NETS, 3)
-            raise UserError(f"unknown net {name!r}; " + (f"did you mean {' or '.join(near)}?" if near
-                                                         else f"there are {', '.join(NETS)}"))
-    return list(NETS) if names == ["all"] else names
-
-
 def _single(options) -> Report:
     from .api import MODEL_LEVELS, check
-    from . import keymap, models
+    from . import keymap
     if options.net:
         source, inputs = models.zoo(options.net[0], options.seed)
         title = options.net[0]
@@ -226,13 +215,8 @@ def _probe(options) -> int:
     rows = probe.probe(options.ops)
     Console().print(probe.render(rows))
     if options.json:
-        _write_json(options.json, [row.to_json() for row in rows])
+        write_json(options.json, [row.to_json() for row in rows])
     return 0
-
-
-def _write_json(path: Path, data) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(data, indent=1).encode())
 
 
 if __name__ == "__main__":

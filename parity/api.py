@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from training.errors import UserError
-from training.run import environment
+from training.run import command, environment
 
 from . import checks, initial, keymap, rules, stream, weights
 from .layers import first_divergence
 from .models import Source
 from .pair import Pair, make_pair, randomise
-from .report import LEVELS, VERDICTS, Check, Place, Report, command_line
+from .report import LEVELS, VERDICTS, Check, Place, Report
 from .reproduce import write as write_reproduction
 from .sides import TorchSide
 from .task import Task
-from .truth import U, budget, budget64
+from .truth import BUDGETS, U
 
 # What is judged unless more is asked for: the others judge fresh weights, update rules and batches,
 # which a pair of models need not have to do with.
@@ -171,7 +171,7 @@ def _task(inputs, labels, loss, seed) -> Task:
 
 
 def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
-    return {**environment(("jittor", "torch", "numpy")), "command": command_line(),
+    return {**environment(("jittor", "torch", "numpy")), "command": command(),
             "seed": seed, "device": "cpu", "threads": torch.get_num_threads(),
             "precision": ", ".join(VERDICTS[v] for v in verdicts),
             "inputs": ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in task.inputs)}
@@ -237,7 +237,7 @@ def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
             if suffix and failing[level].tensor.endswith(suffix):
                 seen.task.inputs = checks.changed(pair.task.inputs, factor, shift)
         pair.restore()
-        rule = budget64 if verdict == "structure" else budget
+        rule = BUDGETS[dtype]
         place = first_divergence(seen, dtype, level, rule)
         if place is None:
             found.append(Place(verdict, level, "", False, failing[level]))

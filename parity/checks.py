@@ -16,17 +16,14 @@ import torch
 
 from . import weights
 from .branches import BranchError, Branches
-from .layers import errors, judge_all
+from .layers import errors, in_u, judge_all, keep_largest
 from .pair import Pair
-from .report import Check, Report
+from .report import VERDICTS, Check, Report
 from .sides import RATE, State, TorchSide
-from .truth import U, Error, budget, budget64, one_ulp
+from .task import cast, moved
+from .truth import BUDGETS, U, Error, one_ulp
 
 STEP_LEVELS = {"momentum", "steps"}
-
-
-def _floors(found: dict[str, Error]) -> dict[str, float]:
-    return {name: e.worst / U for name, e in found.items()}
 
 
 # Inputs as they are; with a mean of ten standard deviations, where naive variances cancel; and, in
@@ -41,11 +38,6 @@ def changed(inputs: tuple, factor: float, shift: float) -> tuple:
     """Inputs of another scale and mean; whole numbers stay."""
     return tuple(a * a.dtype.type(factor) + a.dtype.type(shift) if a.dtype.kind == "f" else a
                  for a in inputs)
-
-
-def _moved(seed: int, inputs: tuple) -> tuple:
-    rng = np.random.default_rng(seed)
-    return tuple(one_ulp(rng, a) if a.dtype.kind == "f" else a for a in inputs)
 
 
 def _suffixed(by_name: dict, suffix: str) -> dict:
@@ -76,7 +68,7 @@ class _Judge:
 
     def __init__(self, verdict: str, report: Report, levels: set[str]):
         self.verdict, self.report, self.levels = verdict, report, levels
-        self.budget = budget64 if verdict == "structure" else budget
+        self.budget = BUDGETS[VERDICTS[verdict]]
 
     def wants(self, *levels: str) -> bool:
         return bool(self.levels & {*levels})
@@ -132,12 +124,12 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     judge = _Judge("structure", report, levels)
     start = pair.start.cast("float64")
     inputs = pair.task.cast("float64")
-    moved = _moved(0, inputs)
+    shaken_inputs = moved(inputs)
     reference, shaken, port = pair.truth(), pair.truth(), pair.port("float64")
     sides = reference, shaken, port
 
     def compare(level, got, truth, other):
-        judge(level, errors(got, truth), _floors(errors(other, truth)))
+        judge(level, errors(got, truth), in_u(errors(other, truth)))
 
     def load():
         for side in sides:
@@ -147,7 +139,7 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
         if level in levels:
             load()  # a pass in training mode moves the running statistics
             compare(level, *(_suffixed(side.forward(changed(x, factor, shift), training), suffix)
-                             for side, x in ((port, inputs), (reference, inputs), (shaken, moved))))
+                             for side, x in ((port, inputs), (reference, inputs), (shaken, shaken_inputs))))
     if "layers" in levels:
         judge_all(pair, "float64", judge)
     if not judge.wants("gradients", "buffers", *STEP_LEVELS):
@@ -156,7 +148,7 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     gradients = reference.gradients(inputs, Branches(), replay=False)
     got = port.gradients(inputs, Branches())
     compare("gradients", _with_gradient(got, gradients), gradients,
-            shaken.gradients(moved, Branches(), replay=False))
+            shaken.gradients(shaken_inputs, Branches(), replay=False))
     compare("buffers", *(pair.buffers(side.tensors()) for side in (port, reference, shaken)))
     if not steps or not judge.wants(*STEP_LEVELS):
         return
@@ -171,7 +163,7 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
         for _ in range(count):
             ours = port.step(ours, inputs, Branches())
             theirs = reference.step(theirs, inputs, Branches(), replay=False)
-            other = shaken.step(other, moved, Branches(), replay=False)
+            other = shaken.step(other, shaken_inputs, Branches(), replay=False)
         states = (ours, theirs, other)
         compare("buffers", *(pair.buffers(state.arrays) for state in states))
         compare("momentum", *(state.momentum for state in states))
@@ -218,10 +210,10 @@ class _Floor:
         """Yields (side with its weights loaded, state, inputs) per variant."""
         for variant in variants or self.variants:
             side = self.pair.truth("float32")
-            moved_state, moved = state, inputs
+            moved_state, moved_inputs = state, inputs
             if variant.moved:
                 rng = np.random.default_rng(variant.moved)
-                moved = _moved(variant.moved, inputs)
+                moved_inputs = moved(inputs, variant.moved)
                 moved_state = State(*({name: one_ulp(rng, a) if a.dtype == "float32" else a
                                        for name, a in d.items()}
                                       for d in (state.arrays, state.momentum)))
@@ -232,26 +224,26 @@ class _Floor:
             usual = torch.get_num_threads()
             torch.set_num_threads(variant.threads or usual)
             try:
-                yield side, moved_state, moved
+                yield side, moved_state, moved_inputs
             finally:
                 torch.set_num_threads(usual)
 
     def forward(self, state, inputs, training) -> dict[str, float]:
         """Of each output in one mode."""
         worst = {}
-        for side, _, moved in self.runs(state, inputs):
-            _keep_largest(worst, _floors(errors(side.forward(moved, training),
-                                                self.truth.forward(_wide(moved), training))))
+        for side, _, x in self.runs(state, inputs):
+            keep_largest(worst, in_u(errors(side.forward(x, training),
+                                                self.truth.forward(cast(x, "float64"), training))))
         return worst
 
     def gradients(self, state, inputs) -> tuple[dict[str, float], float]:
         """Of each gradient, and the largest margin of a flip."""
         worst, margin = {}, 0.0
-        for side, _, moved in self.runs(state, inputs):
+        for side, _, x in self.runs(state, inputs):
             branches = Branches()
-            got = side.gradients(moved, branches, replay=False)
-            truth = self.truth.gradients(_wide(moved), branches, replay=True)
-            _keep_largest(worst, _floors(errors(got, truth)))
+            got = side.gradients(x, branches, replay=False)
+            truth = self.truth.gradients(cast(x, "float64"), branches, replay=True)
+            keep_largest(worst, in_u(errors(got, truth)))
             margin = max(margin, branches.margin)
         return worst, margin
 
@@ -259,29 +251,21 @@ class _Floor:
         """Of each buffer, momentum and update after one step, by level, into `largest`. The first
         step is run in all variants; a later one plainly, which costs a seventh."""
         variants = FLOOR[:1] if largest["steps"] else None
-        for side, moved_state, moved in self.runs(state, inputs, variants):
+        for side, moved_state, x in self.runs(state, inputs, variants):
             branches = Branches()
-            after = side.step(moved_state, moved, branches, replay=False)
-            truth = self.truth.step(moved_state.cast("float64"), _wide(moved), branches, replay=True)
+            after = side.step(moved_state, x, branches, replay=False)
+            truth = self.truth.step(moved_state.cast("float64"), cast(x, "float64"), branches,
+                                    replay=True)
             for level, found in _step_errors(moved_state, after, truth, self.pair).items():
-                _keep_largest(largest[level], _floors(found))
+                keep_largest(largest[level], in_u(found))
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
         # counted, may hide all of the momentum's noise, or not.
-        _keep_largest(largest["steps"], largest["momentum"])
+        keep_largest(largest["steps"], largest["momentum"])
 
 
 def _to_channels_last(side: TorchSide) -> None:
     side.layout = torch.channels_last
     side.model.to(memory_format=torch.channels_last)
-
-
-def _wide(inputs: tuple) -> tuple:
-    return tuple(a.astype("float64") if a.dtype.kind == "f" else a for a in inputs)
-
-
-def _keep_largest(largest: dict[str, float], new: dict[str, float]) -> None:
-    for name, value in new.items():
-        largest[name] = max(largest.get(name, 0.0), value)
 
 
 def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:
@@ -301,12 +285,12 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
     for level, training, factor, shift, suffix in VIEWS:
         if level not in levels:
             continue
-        moved = changed(inputs, factor, shift)
-        floors = floor.forward(start, moved, training)
+        x = changed(inputs, factor, shift)
+        floors = floor.forward(start, x, training)
         port.load(start.arrays)
         truth.load(start.cast("float64").arrays)
-        judge(level, _suffixed(errors(port.forward(moved, training),
-                                      truth.forward(_wide(moved), training)), suffix),
+        judge(level, _suffixed(errors(port.forward(x, training),
+                                      truth.forward(cast(x, "float64"), training)), suffix),
               _suffixed(floors, suffix))
     if "layers" in levels:
         judge_all(pair, "float32", judge)
@@ -328,7 +312,7 @@ def _gradients(pair, judge, floor, truth, port, report) -> None:
     port.load(start.arrays)
     truth.load(start.cast("float64").arrays)
     got = port.gradients(inputs, branches)
-    gradients = truth.gradients(_wide(inputs), branches, replay=True)
+    gradients = truth.gradients(cast(inputs, "float64"), branches, replay=True)
     port.idle = pair.trained - set(gradients)
     judge("gradients", errors(_with_gradient(got, gradients), gradients), floors)
     margin = Error(branches.margin * U, branches.margin * U)
@@ -343,7 +327,7 @@ def _forced_steps(pair, judge, floor, truth, port, steps) -> None:
         floor.step(state, inputs, floors)
         branches = Branches()
         after = port.step(state, inputs, branches)
-        expected = truth.step(state.cast("float64"), _wide(inputs), branches, replay=True)
+        expected = truth.step(state.cast("float64"), cast(inputs, "float64"), branches, replay=True)
         for level, found in _step_errors(state, after, expected, pair).items():
             step = f", step {index + 1}"
             judge(level, _suffixed(found, step), _suffixed(floors[level], step))

@@ -7,6 +7,7 @@ sit in what the trainers use.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from unittest import mock
 
 import jt_models  # noqa: F401  (PyTorch and Jittor in the one order in which both work)
@@ -50,6 +51,25 @@ def _change(module, execute) -> None:
 
     Changed.__name__ = kind.__name__
     module.__class__ = Changed
+
+
+def _become(module, **members) -> None:
+    """Give one module other class attributes."""
+    kind = type(module)
+    module.__class__ = type(kind.__name__, (kind,), members)
+
+
+def _change_tensor(layer, name, change) -> None:
+    """Let one layer compute with change(weight) or change(bias) in the place of its own."""
+    def execute(usual, x):
+        kept = getattr(layer, name)
+        setattr(layer, name, change(kept))
+        try:
+            return usual(x)
+        finally:
+            setattr(layer, name, kept)
+
+    _change(layer, execute)
 
 
 def _convs(model, accept=lambda module: True) -> list:
@@ -106,37 +126,24 @@ def batchnorm_biased_variance(model, rng):
 @fault
 def batchnorm_frozen(model, rng):
     """Running statistics in training mode too, in one layer."""
-    norm = _one(_modules(model, NORMS), rng)
-
-    class Frozen(type(norm)):
-        training = False
-
-    norm.__class__ = Frozen
+    _become(_one(_modules(model, NORMS), rng), training=False)
     yield
 
 
 @fault
 def batchnorm_batch_statistics_in_evaluation(model, rng):
     """Batch statistics in evaluation mode too, in one layer."""
-    norm = _one(_modules(model, NORMS), rng)
-
-    class Active(type(norm)):
-        training = True
-
-    norm.__class__ = Active
+    _become(_one(_modules(model, NORMS), rng), training=True)
     yield
 
 
 @fault
 def batchnorm_stale_statistics(model, rng):
     """The running statistics of one layer are never updated."""
-    norm = _one(_modules(model, NORMS), rng)
+    def track(self, mean, variance):
+        self.num_batches_tracked += 1
 
-    class Stale(type(norm)):
-        def _track(self, mean, variance):
-            self.num_batches_tracked += 1
-
-    norm.__class__ = Stale
+    _become(_one(_modules(model, NORMS), rng), _track=track)
     yield
 
 
@@ -198,17 +205,8 @@ def convolution_dilation(model, rng):
 @fault
 def convolution_flipped_kernel(model, rng):
     """A convolution in the mathematical sense: the kernel is mirrored."""
-    conv = _one(_convs(model, lambda m: m.kernel_size[0] > 1), rng)
-    usual = type(conv).execute
-
-    def execute(_, x):
-        kept, conv.weight = conv.weight, conv.weight[:, :, ::-1, ::-1]
-        try:
-            return usual(conv, x)
-        finally:
-            conv.weight = kept
-
-    _change(conv, execute)
+    _change_tensor(_one(_convs(model, lambda m: m.kernel_size[0] > 1), rng), "weight",
+                   lambda weight: weight[:, :, ::-1, ::-1])
     yield
 
 
@@ -228,17 +226,8 @@ def convolution_swapped_pair(model, rng):
 @fault
 def convolution_channels_transposed(model, rng):
     """Input and output channels of a square kernel exchanged, as from a HWIO checkpoint."""
-    conv = _one(_convs(model, lambda m: m.weight.shape[0] == m.weight.shape[1] > 1), rng)
-    usual = type(conv).execute
-
-    def execute(_, x):
-        kept, conv.weight = conv.weight, conv.weight.transpose(1, 0, 2, 3)
-        try:
-            return usual(conv, x)
-        finally:
-            conv.weight = kept
-
-    _change(conv, execute)
+    _change_tensor(_one(_convs(model, lambda m: m.weight.shape[0] == m.weight.shape[1] > 1), rng),
+                   "weight", lambda weight: weight.transpose(1, 0, 2, 3))
     yield
 
 
@@ -246,16 +235,7 @@ def convolution_channels_transposed(model, rng):
 def bias_ignored(model, rng):
     """A convolution or linear layer has its bias and does not add it."""
     layer = _one(_modules(model, (jt.nn.Conv2d, jt.nn.Linear), lambda m: m.bias is not None), rng)
-    usual = type(layer).execute
-
-    def execute(_, x):
-        kept, layer.bias = layer.bias, None
-        try:
-            return usual(layer, x)
-        finally:
-            layer.bias = kept
-
-    _change(layer, execute)
+    _change_tensor(layer, "bias", lambda bias: None)
     yield
 
 
@@ -270,15 +250,8 @@ def bias_missing(model, rng):
 @fault
 def linear_transposed(model, rng):
     """The weight of a linear layer read as [in, out]."""
-    layer = _one(_modules(model, jt.nn.Linear), rng)
-
-    def execute(_, x):
-        rows, columns = layer.weight.shape
-        weight = layer.weight.reshape(columns, rows).transpose(1, 0)
-        out = jt.nn.matmul_transpose(x, weight)
-        return out if layer.bias is None else out + layer.bias
-
-    _change(layer, execute)
+    _change_tensor(_one(_modules(model, jt.nn.Linear), rng), "weight",
+                   lambda weight: weight.reshape(weight.shape[::-1]).transpose(1, 0))
     yield
 
 
@@ -448,7 +421,6 @@ def global_max_pool(model, rng):
         _change(_one(pools, rng), lambda _, x: x.max([2, 3], keepdims=True))
         yield
         return
-    import importlib
     family = importlib.import_module(type(model).__module__)
     if getattr(family, "adaptive_avg_pool2d", None) is not usual:
         raise NotApplicable
@@ -530,7 +502,6 @@ def _dropout(change):
     def apply(model, rng):
         if not getattr(model, "probe_dropout", False):
             raise NotApplicable
-        import importlib
         family = importlib.import_module(type(model).__module__)
         owners = [layers] + ([family] if hasattr(family, "dropout") else [])
         usual = layers.dropout

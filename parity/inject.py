@@ -1,19 +1,18 @@
 """The judge judged: every fault of `faults.py` into a net of every family, one at a time."""
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from training.errors import UserError
-from training.run import environment
+from training.errors import UserError, did_you_mean
+from training.files import write_json
+from training.run import command, environment
 
 from . import models
 from .api import check
 from .faults import FAULTS, NotApplicable
-from .report import command_line
 
 # One net of each family file, where that has several kinds of layers one of each kind.
 FAMILIES = ("cnn", "lenet_bn", "alexnet_mnist", "vgg11_lrn_bn", "googlenet", "bn_inception",
@@ -48,9 +47,8 @@ def names(wanted: list[str] | None) -> list[str]:
     """Faults by name. Raises UserError for one that does not exist."""
     for name in wanted or ():
         if name not in FAULTS:
-            near = difflib.get_close_matches(name, FAULTS, 1)
-            raise UserError(f"unknown fault {name!r}" + (f"; did you mean {near[0]!r}?" if near else
-                                                         "; --list shows all"))
+            raise UserError(f"unknown fault {name!r}"
+                            + (did_you_mean(name, FAULTS) or "; --list shows all"))
     return list(wanted or FAULTS)
 
 
@@ -77,14 +75,11 @@ def inject(net: str, fault: str, seed: int = 0) -> Row | None:
 
 def _build(net: str, seed: int, dropout: bool):
     """(port, reference, input), with dropout if asked for; None if the net has none."""
-    import importlib
     import torch
     import jittor as jt
-    from zoo.catalog import NETS
     source, x = models.zoo(net, seed)
     if dropout:
-        constructor = getattr(importlib.import_module(f"torch_ref.{NETS[net].family}"), net)
-        if "dropout" not in inspect.signature(constructor).parameters:
+        if "dropout" not in models.options(net):
             return None
         source.arguments["dropout"] = 0.3
     torch.manual_seed(seed)
@@ -105,14 +100,13 @@ def run(options) -> int:
     """`python -m parity inject`."""
     from rich.console import Console
     from rich.table import Table
-    from .__main__ import _nets, _write_json
     if options.list:
         for name in FAULTS:
             print(f"{name}: {inspect.getdoc(inspect.unwrap(FAULTS[name]))}")
         return 0
-    nets = _nets(options.net) if options.net else list(FAMILIES)
+    nets = models.nets(options.net) if options.net else list(FAMILIES)
     chosen = names(options.fault)
-    where = {**environment(("jittor", "torch", "numpy")), "seed": 0, "command": command_line()}
+    where = {**environment(("jittor", "torch", "numpy")), "seed": 0, "command": command()}
     rows, alarms = [], []
     for net in nets:
         for seed in range(options.seeds):
@@ -124,8 +118,8 @@ def run(options) -> int:
                 rows.append(row)
                 print(f"{net}, {fault}: {', '.join(row.levels) or 'MISSED'}", flush=True)
             if options.json:
-                _write_json(options.json, {"environment": where, "right_pairs": alarms,
-                                           "rows": [asdict(r) for r in rows]})
+                write_json(options.json, {"environment": where, "right_pairs": alarms,
+                                          "rows": [asdict(r) for r in rows]})
     table = Table("fault", "nets", "caught", "levels")
     for fault in chosen:
         own = [row for row in rows if row.fault == fault]

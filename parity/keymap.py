@@ -7,12 +7,11 @@ better in float64 is the map; if none does, that is an error that shows them.
 """
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 from pathlib import Path
 
-from training.errors import UserError
+from training.errors import UserError, did_you_mean
 
 from . import weights
 from .weights import COUNTER
@@ -69,9 +68,8 @@ def check(jittor_model, torch_model, key_map: dict[str, str]) -> dict[str, str]:
     unused = [key for key in key_map if key not in used]
     if unused:
         known = {name for tensor in ours for name in (tensor, tensor.rpartition(".")[0])}
-        near = difflib.get_close_matches(unused[0], known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise KeyMapError(f"the key map names {unused[0]!r}, which the Jittor model does not have{hint}")
+        raise KeyMapError(f"the key map names {unused[0]!r}, which the Jittor model does not have"
+                          + did_you_mean(unused[0], known))
     problem = _problem(found, ours, theirs)
     if problem:
         raise Mismatch(problem)

@@ -13,7 +13,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .branches import BranchError, Branches
 from .pair import Pair
-from .truth import U, Error, error, one_ulp, weight_of
+from .task import cast, moved
+from .truth import U, Error, error, weight_of
 
 DIFFERENT = Error(np.inf, np.inf)
 
@@ -74,6 +75,16 @@ def errors(got: dict, truth: dict) -> dict[str, Error]:
                error(got[name], t, truth.get(weight_of(name))) for name, t in truth.items()}}
 
 
+def in_u(found: dict[str, Error]) -> dict[str, float]:
+    """The worse of both norms, in u."""
+    return {name: e.worst / U for name, e in found.items()}
+
+
+def keep_largest(largest: dict[str, float], new: dict[str, float]) -> None:
+    for name, value in new.items():
+        largest[name] = max(largest.get(name, 0.0), value)
+
+
 def local(part: Pair, dtype: str, level: str) -> tuple[dict[str, Error], dict[str, float]]:
     """Errors of one Jittor module against its reference's float64, and PyTorch's own errors in u.
 
@@ -94,26 +105,21 @@ def local(part: Pair, dtype: str, level: str) -> tuple[dict[str, Error], dict[st
         outputs = side.forward(inputs, level != "eval")
         return part.buffers(side.tensors()) if level == "buffers" else outputs
 
-    def wide(inputs):
-        return tuple(a.astype("float64") if a.dtype.kind == "f" else a for a in inputs)
-
     inputs = part.task.cast(dtype)
-    rng = np.random.default_rng(0)
-    moved = tuple(one_ulp(rng, a) if a.dtype.kind == "f" else a for a in inputs)
     single = dtype == "float32"  # where the truth must take the branches of the run under test
     truth = part.truth()
     taken = Branches()
     got = run(part.port(dtype), inputs, taken)
-    expected = run(truth, wide(inputs), taken if single else Branches(), replay=single)
+    expected = run(truth, cast(inputs, "float64"), taken if single else Branches(), replay=single)
     if level == "gradients":  # Jittor gives zeros where PyTorch gives none
         got = {name: g for name, g in got.items() if name in expected or g.any()}
     floors: dict[str, float] = {}
-    for other in (inputs, moved) if single else (moved,):
+    shaken = moved(inputs)
+    for other in (inputs, shaken) if single else (shaken,):
         taken = Branches()
         noise = run(part.truth(dtype), other, taken, replay=False)
-        right = run(truth, wide(other), taken, replay=True) if single else expected
-        for name, e in errors(noise, right).items():
-            floors[name] = max(floors.get(name, 0.0), e.worst / U)
+        right = run(truth, cast(other, "float64"), taken, replay=True) if single else expected
+        keep_largest(floors, in_u(errors(noise, right)))
     return errors(got, expected), floors
 
 

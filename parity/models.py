@@ -1,7 +1,6 @@
 """Models by name: `my_file.py:Net`, `package.module:Net`, and the pairs of our own zoo."""
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.errors import UserError
-from zoo.catalog import NETS, input_size
+from training.errors import UserError, did_you_mean
+from zoo.catalog import NETS, input_size, lookup
 
 # Image size and batch of our nets. Odd sizes, so that every stride meets a border; small ones, since
 # float64 runs in Jittor's plain loops. With few values per channel the last BatchNorms are so steep
@@ -61,8 +60,7 @@ def build(spec: str, arguments: dict):
     found = getattr(module, name, None)
     if not callable(found):
         names = [n for n, value in vars(module).items() if inspect.isclass(value) and n[0] != "_"]
-        near = difflib.get_close_matches(name, [*vars(module)], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names[:8]) or 'none'}"
+        hint = did_you_mean(name, vars(module)) or f"; it has {', '.join(names[:8]) or 'none'}"
         raise UserError(f"{place} has no class or function {name!r}{hint}")
     try:
         return found(**arguments)
@@ -98,18 +96,35 @@ def _module(place: str):
         raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def nets(names: list[str]) -> list[str]:
+    """These nets of ours, or every one for ["all"]. Raises UserError for an unknown one."""
+    if names == ["all"]:
+        return list(NETS)
+    for name in names:
+        try:
+            lookup(name)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    return names
+
+
 def zoo(name: str, seed: int = 0):
     """(source, images float32 [N, C, H, W]) of one of our nets, at a size for checks."""
     net = NETS[name]
     size = SIZES.get(name, input_size(name, min(net.size, SIZE)))
     # The ImageNet stem; VGG has none, and its ImageNet head is 120 million weights more.
-    constructor = getattr(importlib.import_module(f"torch_ref.{net.family}"), name)
-    stem = "stem" in inspect.signature(constructor).parameters and net.family != "vgg"
+    stem = "stem" in options(name) and net.family != "vgg"
     arguments = {"name": name, "num_classes": 10, "in_channels": net.channels, "image_size": size,
                  **({"stem": "imagenet"} if stem else {})}
     shape = (BATCHES.get(name, BATCH), net.channels, size, size)
     x = np.random.default_rng(seed).standard_normal(shape).astype("float32")
     return Source("jt_models:create", "torch_ref:create", arguments), x
+
+
+def options(name: str) -> set[str]:
+    """What the constructor of one of our nets can be told."""
+    family = importlib.import_module(f"torch_ref.{NETS[name].family}")
+    return set(inspect.signature(getattr(family, name)).parameters)
 
 
 def random_inputs(shapes: list[str], seed: int) -> tuple[np.ndarray, ...]:

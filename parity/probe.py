@@ -5,7 +5,6 @@ and PyTorch compute it in float32 on the same bits, and both are compared with f
 """
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jt_models import layers
-from training.errors import UserError
+from training.errors import UserError, did_you_mean
 
+from .report import finite
 from .truth import U, budget, error
 
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -75,8 +75,7 @@ class Row:
     def to_json(self) -> dict:
         """Plain data, with budget, at_fault and verdict; infinite numbers are null."""
         data = {**asdict(self), "budget": self.budget, "at_fault": self.at_fault, "verdict": self.verdict}
-        return {name: None if isinstance(value, float) and not math.isfinite(value) else value
-                for name, value in data.items()}
+        return finite(data)
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,7 @@ def probe(ops: Iterable[str] | None = None, sizes: Iterable[int] = SIZES,
     ops, sizes, ratios = list(OPS if ops is None else ops), list(sizes), list(ratios)
     for name in ops:
         if name not in OPS:
-            near = difflib.get_close_matches(name, OPS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"unknown operator {name!r}: use {', '.join(OPS)}{hint}")
+            raise UserError(f"unknown operator {name!r}: use {', '.join(OPS)}{did_you_mean(name, OPS)}")
     if sizes and min(sizes) < 2:
         raise UserError(f"a size must be at least 2, not {min(sizes)}")
     rows = [row for name in ops for size in sizes for row in _measure(name, size, ratios, seed)]

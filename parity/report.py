@@ -4,13 +4,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.errors import UserError
-from training.files import atomic_write
+from training.files import write_json
 
 # In the order in which the table shows them, and in which a first failure is looked for.
 LEVELS = ("weights", "init", "eval", "train", "layers", "gradients", "flips", "buffers", "momentum",
@@ -145,7 +143,7 @@ class Report:
 
     def to_json(self) -> dict:
         """Plain data; infinite numbers are null."""
-        return {name: _finite(value) for name, value in dataclasses.asdict(self).items()}
+        return {name: finite(value) for name, value in dataclasses.asdict(self).items()}
 
     @staticmethod
     def from_json(data: dict) -> Report:
@@ -165,16 +163,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON, atomically."""
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        with atomic_write(Path(path)) as file:
-            file.write(text.encode())
-
-
-def command_line() -> str:
-    """The command that is running, without the place where its files lie."""
-    script = Path(sys.argv[0])
-    start = "python -m parity" if script.name == "__main__.py" else f"python {script.name}"
-    return shlex.join([*start.split(), *sys.argv[1:]])
+        write_json(Path(path), self.to_json())
 
 
 def load(path: str | Path) -> Report:
@@ -185,13 +174,14 @@ def load(path: str | Path) -> Report:
         raise UserError(f"{path}: {error}") from error
 
 
-def _finite(value):
+def finite(value):
+    """Plain data with null for every number that is not finite, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

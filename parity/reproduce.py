@@ -11,7 +11,7 @@ from .layers import Divergence, local
 from .models import Source
 from .pair import Pair
 from .task import Task
-from .truth import U, budget, budget64
+from .truth import BUDGETS, U
 
 SCRIPT = '''"""{title}: {where} differs ({level}, {dtype}).
 
@@ -22,12 +22,12 @@ import sys
 from pathlib import Path
 
 from parity.models import Source
-from parity.reproduce import load
+from parity.reproduce import judge
 
 source = Source({jittor!r}, {torch!r}, {arguments!r})
-case = load(Path(__file__).parent, source, module={module!r})
+found = judge(Path(__file__).parent, source, module={module!r}, dtype={dtype!r}, level={level!r})
 wrong = False
-for tensor, (error, floor, budget) in case.judge(dtype={dtype!r}, level={level!r}).items():
+for tensor, (error, floor, budget) in found.items():
     wrong |= error > budget
     print(f"{{tensor}}: Jittor {{error:.3g}} u, torch {{floor:.3g}} u, budget {{budget:.3g}} u")
 sys.exit(wrong)
@@ -49,22 +49,12 @@ def write(folder: Path, pair: Pair, divergence: Divergence, dtype: str, level: s
         file.write(script.encode())
 
 
-class Case:
-    """A pair of modules and their inputs."""
+def judge(folder: Path, source: Source, module: str, dtype: str,
+          level: str) -> dict[str, tuple[float, float, float]]:
+    """What `write` wrote, judged again: both models are built anew and get the stored weights.
 
-    def __init__(self, part: Pair):
-        self.part = part
-
-    def judge(self, dtype: str, level: str) -> dict[str, tuple[float, float, float]]:
-        """Tensor -> error, PyTorch's own error and budget, in u."""
-        errors, floors = local(self.part, dtype, level)
-        rule = budget64 if dtype == "float64" else budget
-        return {name: (e.worst / U, floors.get(name, 0.0), rule(floors.get(name, 0.0)))
-                for name, e in errors.items()}
-
-
-def load(folder: Path, source: Source, module: str) -> Case:
-    """What `write` wrote: both models are built anew and get the stored weights.
+    Returns:
+        Tensor -> error, PyTorch's own error and budget, in u.
 
     Raises:
         UserError: a model cannot be built or no longer fits the weights.
@@ -77,4 +67,6 @@ def load(folder: Path, source: Source, module: str) -> Case:
     inputs = tuple(arrays[f"input.{i}"] for i in range(sum(n.startswith("input.") for n in arrays)))
     pair = Pair(jittor_model, torch_model, Task(inputs, seed=int(notes["seed"])),
                 json.loads(notes["names"]))
-    return Case(pair.part(module, inputs))
+    errors, floors = local(pair.part(module, inputs), dtype, level)
+    return {name: (e.worst / U, floors.get(name, 0.0), BUDGETS[dtype](floors.get(name, 0.0)))
+            for name, e in errors.items()}

@@ -6,6 +6,8 @@ from typing import Callable
 
 import numpy as np
 
+from .truth import one_ulp
+
 
 def leaves(output) -> dict:
     """Tensors of a model's output by name: "output" for a tensor; in a tuple or list the others are
@@ -37,6 +39,17 @@ def leaves(output) -> dict:
     return found
 
 
+def cast(inputs: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, ...]:
+    """The float ones in another dtype."""
+    return tuple(a.astype(dtype) if a.dtype.kind == "f" else a for a in inputs)
+
+
+def moved(inputs: tuple[np.ndarray, ...], seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The float ones moved by at most one unit in the last place."""
+    rng = np.random.default_rng(seed)
+    return tuple(one_ulp(rng, a) if a.dtype.kind == "f" else a for a in inputs)
+
+
 @dataclass
 class Task:
     """Inputs and loss.
@@ -63,7 +76,7 @@ class Task:
                 raise ValueError("an input holds values that are not finite")
 
     def cast(self, dtype: str) -> tuple[np.ndarray, ...]:
-        return tuple(a.astype(dtype) if a.dtype.kind == "f" else a for a in self.inputs)
+        return cast(self.inputs, dtype)
 
     def input_names(self) -> list[str]:
         if len(self.inputs) == 1:

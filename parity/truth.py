@@ -81,6 +81,9 @@ def budget64(floor: float) -> float:
     return min(max(FLOAT64_BOUND / U, 8.0 * floor), FLOAT64_CEILING / U)
 
 
+BUDGETS = {"float64": budget64, "float32": budget}
+
+
 def one_ulp(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     """`x` (float32 or float64) with each element moved to a neighbouring number of its dtype or
     left, at random."""

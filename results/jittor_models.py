@@ -2,8 +2,8 @@
 
     python results/jittor_models.py [NAME ...]      rewrites the rows of results/jittor_models.json
 
-Each pair runs in a process of its own, with ten classes where Jittor's allows it, in float64: weights, outputs, gradients and
-buffers. In the file: per level the worst check, where a failure begins, what could not be judged.
+Each pair runs in a process of its own, with ten classes where Jittor's allows it, in float64: weights,
+outputs, gradients and buffers. In the file: per level the worst check, where a failure begins, what could not be judged.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from parity import report as reports  # noqa: E402
-from training.files import atomic_write  # noqa: E402
+from training.files import write_json  # noqa: E402
 
 RESULTS = ROOT / "results" / "jittor_models.json"
 LEVELS = ("weights", "eval", "train", "gradients", "buffers")
@@ -32,8 +32,7 @@ def main(names: list[str]) -> int:
     rows = {row["net"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
     for name in names or SIZES:
         rows[name] = row(name)
-        with atomic_write(RESULTS) as file:
-            file.write(json.dumps([rows[n] for n in SIZES if n in rows], indent=1).encode())
+        write_json(RESULTS, [rows[n] for n in SIZES if n in rows])
         print(f"{name}: {'passed' if rows[name]['passed'] else rows[name]['text']}", flush=True)
     return 0
 
@@ -41,10 +40,11 @@ def main(names: list[str]) -> int:
 def row(name: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
+        arguments = {} if name in ONLY_1000 else {"num_classes": 10}
         command = [sys.executable, "-m", "parity", "check", f"jittor.models:{name}",
                    f"torchvision.models:{name}", "--input", f"4x3x{SIZES[name]}x{SIZES[name]}",
-                   "--args", json.dumps({} if name in ONLY_1000 else {"num_classes": 10}), "--verdict", "structure", "--level", *LEVELS,
-                   "--json", str(path)]
+                   "--args", json.dumps(arguments), "--verdict", "structure",
+                   "--level", *LEVELS, "--json", str(path)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                               text=True)
         if not path.is_file():

@@ -1,4 +1,5 @@
 """The judge on models that are not ours: what it finds, where, and what it does not claim."""
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,12 +89,12 @@ def test_a_reproduction_runs_by_itself(pair, tmp_path):
     assert place.module == "blocks.0.bn2"
     script = Path(place.folder) / "reproduce.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
-                          env={**__import__("os").environ, "PYTHONPATH": str(ROOT)})
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 1, done.stderr[-2000:]
     assert "output: Jittor" in done.stdout
     (tmp_path / "faulty.py").write_text(text)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
-                          env={**__import__("os").environ, "PYTHONPATH": str(ROOT)})
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 

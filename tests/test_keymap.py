@@ -65,6 +65,14 @@ def test_the_order_of_execution_tells_where_names_and_definition_do_not(order, n
     assert ("bn.num_batches_tracked" in found) == (norm is layers.BatchNorm2d)
 
 
+def test_the_order_of_execution_is_seen_beside_the_users_hooks():
+    port, calls = JittorTwin(), []
+    for module in (port, *port.children()):
+        module.register_forward_hook(lambda module, inputs, output: calls.append(module))
+    assert make_pair(port, TorchTwin(), task()).names["first.weight"] == "a.weight"
+    assert calls
+
+
 def test_a_map_may_name_modules_or_tensors():
     port, reference = JittorTwin(), TorchTwin()
     found = make_pair(port, reference, task(), RIGHT).names

@@ -15,15 +15,14 @@ from zoo.catalog import NETS
 # everything. With five steps of SGD:
 STEPPED = ("cnn", "lenet", "resnet18", "densenet", "mobilenet_slim")
 # Outputs, gradients and buffers:
-WITHOUT_STEPS = ("cnn_pad2", "cnn_1x1", "lenet_bn", "alexnet_mnist", "vgg11_lrn_bn", "vgg16_1x1",
-                 "vgg_mnist", "alexnet_paper", "googlenet", "googlenet_paper", "bn_inception",
+WITHOUT_STEPS = ("cnn_pad2", "cnn_1x1", "lenet_bn", "alexnet_mnist", "vgg11_lrn_bn", "vgg_mnist", "alexnet_paper", "googlenet", "googlenet_paper", "bn_inception",
                  "inception_v3", "inception_resnet_v1_facenet", "resnet50", "resnet18_lab",
                  "resnet18_mnist", "plain18", "resnet20_cifar", "plain20_cifar", "densenet_wide",
                  "densenet_fc128", "densenet121", "densenet_bc_100_12", "densenet121_mnist",
-                 "se_resnet18", "se_resnet50", "se_bn_inception", "se_resnet18_lab",
+                 "se_resnet18", "se_bn_inception", "se_resnet18_lab",
                  "se_resnet18_preact", "mobilenet", "mobilenet_mnist")
-FLOAT32 = ("cnn", "lenet_bn", "alexnet_mnist", "vgg_mnist", "googlenet", "resnet18", "densenet",
-           "se_resnet18_lab", "mobilenet_slim")
+FLOAT32 = ("cnn", "lenet_bn", "alexnet_mnist", "resnet20_cifar", "densenet", "se_resnet18_lab",
+           "mobilenet_slim")
 
 
 def among(names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 from pathlib import Path
@@ -30,3 +31,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # gone after the rename
             temporary.unlink()
+
+
+def write_json(path: Path, content) -> None:
+    """Write plain data as JSON, atomically. Raises ValueError for a number that is not finite."""
+    text = json.dumps(content, indent=1, default=str, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text.encode() + b"\n")

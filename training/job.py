@@ -31,7 +31,7 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> N
         elif args.summary:
             print(layer_table(_checked(trace, args.net, args.image_size)))
         else:
-            _train(framework, engine_class, trace, args, folder, command(framework, argv))
+            _train(framework, engine_class, trace, args, folder, command(f"train_{framework}.py", argv))
 
 
 def _train(framework, engine_class, trace, args, folder, shown_command) -> None:

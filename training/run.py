@@ -13,7 +13,6 @@ Every file is complete or absent; the two logs grow by whole lines.
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -23,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import UserError
-from .files import atomic_write
+from .files import write_json
 
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
        "images_per_second", "peak_memory_mb")
@@ -83,9 +82,7 @@ class Run:
         return self.folder / name
 
     def write_json(self, name: str, content: dict) -> None:
-        with atomic_write(self.path(name)) as file:
-            text = json.dumps(content, indent=1, default=str, allow_nan=False)
-            file.write(text.encode() + b"\n")
+        write_json(self.path(name), content)
 
     def _append(self, name: str, text: str) -> None:
         # One write of whole lines: a reader, or a killed process, never leaves half a row.
@@ -102,7 +99,18 @@ class Run:
         self._append("steps.csv", "".join(f"{e},{s},{lr:.9g},{loss:.9g}\n" for e, s, lr, loss in rows))
 
 
-def command(framework: str, argv: list[str] | None) -> str:
-    """The command line, to be repeated by hand."""
-    shown = shlex.join(["python", f"train_{framework}.py", *(sys.argv[1:] if argv is None else argv)])
+def command(script: str | None = None, argv: list[str] | None = None) -> str:
+    """The command line, to be repeated by hand, without the place where its files lie.
+
+    Args:
+        script: None: what this process runs, which may be a package (`python -m`).
+        argv: its arguments; None: this process's.
+    """
+    if script is None:
+        running = Path(sys.argv[0])
+        package = running.name == "__main__.py"
+        start = ["-m", running.parent.name] if package else [running.name]
+    else:
+        start = [script]
+    shown = shlex.join(["python", *start, *(sys.argv[1:] if argv is None else argv)])
     return shown.encode("utf-8", "backslashreplace").decode()

@@ -5,11 +5,10 @@ The schedulers of the two frameworks differ (Jittor's are one epoch late), so ne
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 
 KINDS = ("cosine", "multistep", "constant")
 
@@ -40,9 +39,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = difflib.get_close_matches(self.kind, KINDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"unknown schedule {self.kind!r}: use {', '.join(KINDS)}{hint}")
+            raise UserError(f"unknown schedule {self.kind!r}: use {', '.join(KINDS)}"
+                            + did_you_mean(self.kind, KINDS))
         for name in ("lr", "gamma"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
