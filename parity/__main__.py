@@ -134,11 +134,7 @@ def _single(options) -> Report:
         inputs = models.random_inputs(options.input, options.seed)
         title = " against ".join(options.models)
     key_map = keymap.read(options.map) if options.map else None
-    import jittor as jt
-    import torch
-    torch.manual_seed(options.seed)
-    jt.set_global_seed(options.seed)
-    jittor_model, torch_model = source.build()
+    jittor_model, torch_model = source.build(options.seed)
     return check(jittor_model, torch_model, inputs, key_map=key_map,
                  levels=options.level or MODEL_LEVELS, verdicts=options.verdict, steps=options.steps,
                  seed=options.seed, title=title, optim=options.optim, source=source,

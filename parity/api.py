@@ -15,6 +15,7 @@ from training.errors import UserError
 from training.run import command, environment
 
 from . import checks, initial, keymap, rules, stream, weights
+from .branches import Branches
 from .layers import first_divergence
 from .models import Source
 from .pair import Pair, make_pair, randomise
@@ -27,7 +28,8 @@ from .truth import BUDGETS, U
 # What is judged unless more is asked for: the others judge fresh weights, update rules and batches,
 # which a pair of models need not have to do with.
 MODEL_LEVELS = tuple(level for level in LEVELS if level not in ("init", "optimizer", "schedule", "data"))
-IN_TRAINING = {"train", "gradients", "flips", "buffers", "momentum", "steps"}
+BACKWARD = {"gradients", "flips", "momentum", "steps"}
+IN_TRAINING = {"train", "buffers", *BACKWARD}
 
 
 class ParityError(AssertionError):
@@ -89,7 +91,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
     report.environment = _environment(task, seed, verdicts)
     # Nothing here may move the user's own random numbers.
     with jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]):
-        _try_reference(torch_model, task)
+        training = jittor_model.is_training()
+        _try_reference(torch_model, task, wanted)
         try:
             pair = make_pair(jittor_model, torch_model, task, key_map)
         except keymap.Mismatch as error:
@@ -112,7 +115,7 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
                 if locate:
                     report.places = _places(pair, report, source, reproduction)
             finally:
-                pair.restore()
+                pair.restore(training)
         if "schedule" in wanted:
             rules.schedules(report)
         if "data" in wanted:
@@ -152,10 +155,11 @@ def _task(inputs, labels, loss, seed) -> Task:
     arrays = []
     for value in inputs if isinstance(inputs, (tuple, list)) else (inputs,):
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-        if array.dtype.kind not in "fiu" or array.ndim == 0 or not array.size:
+        if array.dtype.kind not in "fiub" or array.ndim == 0 or not array.size:
             raise UserError(f"inputs must be arrays of numbers with a batch axis, not {array.dtype} "
                             f"{list(array.shape)}")
-        arrays.append(array.astype("float32" if array.dtype.kind == "f" else "int64"))
+        kept = {"f": "float32", "b": "bool"}
+        arrays.append(array.astype(kept.get(array.dtype.kind, "int64")))
         if not np.isfinite(arrays[-1]).all():
             raise UserError("an input holds values that are not finite")
     if labels is not None:
@@ -177,32 +181,41 @@ def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
             "inputs": ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in task.inputs)}
 
 
-def _try_reference(torch_model, task: Task) -> None:
-    """Run the reference once in each mode and dtype."""
+def _try_reference(torch_model, task: Task, wanted: set[str]) -> None:
+    """Run the reference once in each mode and dtype, and its loss."""
     for dtype in VERDICTS.values():
         side = TorchSide(copy.deepcopy(torch_model).cpu(), dtype, task)
-        for training in (False, True):
-            try:
+        doing = ""
+        try:
+            for training, mode in ((False, "evaluation"), (True, "training")):
+                doing = f"does not run on these inputs in {mode} mode"
                 side.forward(task.cast(dtype), training)
-            except Exception as error:  # whatever a user's model may raise
-                mode = "training" if training else "evaluation"
-                raise UserError(f"the PyTorch model does not run on these inputs in {mode} mode, in "
-                                f"{dtype}: {type(error).__name__}: {error}") from error
+            if wanted & BACKWARD:
+                doing = "and its loss do not run backward on these inputs and labels"
+                side.gradients(task.cast(dtype), Branches(), replay=False)
+        except Exception as error:  # whatever a user's model may raise
+            raise UserError(f"the PyTorch model {doing}, in {dtype}: {type(error).__name__}: "
+                            f"{error}") from error
+    if _is_random(side, training=False):
+        raise UserError("the PyTorch model gives another output each time it runs in evaluation mode: "
+                        "there is nothing to compare with")
 
 
-def _random_beyond_dropout(pair: Pair) -> bool:
-    """Whether the reference gives another output in training mode when it runs again."""
+def _is_random(side: TorchSide, training: bool) -> bool:
+    """Whether the reference gives another output when it runs again, dropout aside."""
+    start = side.tensors()
     outputs = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        side = pair.truth()
-        outputs.append(side.forward(pair.task.cast("float64"), True))
+        side.load(start)
+        outputs.append(side.forward(side.task.cast(side.dtype), training))
     return any(not np.array_equal(outputs[0][name], outputs[1][name], equal_nan=True)
                for name in outputs[0])
 
 
 def _run(pair: Pair, report: Report, wanted: set[str], verdicts: list[str], steps: int) -> None:
-    if _random_beyond_dropout(pair):
+    pair.random = _is_random(pair.truth(), training=True)
+    if pair.random:
         for level in sorted(wanted & IN_TRAINING):
             report.skipped[level] = ("the reference is random in training mode, in another way than "
                                      "dropout")

@@ -75,16 +75,12 @@ def inject(net: str, fault: str, seed: int = 0) -> Row | None:
 
 def _build(net: str, seed: int, dropout: bool):
     """(port, reference, input), with dropout if asked for; None if the net has none."""
-    import torch
-    import jittor as jt
     source, x = models.zoo(net, seed)
     if dropout:
         if "dropout" not in models.options(net):
             return None
         source.arguments["dropout"] = 0.3
-    torch.manual_seed(seed)
-    jt.set_global_seed(seed)
-    port, reference = source.build()
+    port, reference = source.build(seed)
     port.probe_shape, port.probe_dropout = list(x.shape), dropout
     return port, reference, x
 

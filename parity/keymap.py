@@ -27,8 +27,33 @@ class Mismatch(KeyMapError):
 
 def shapes(model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer in order of definition, counters of batches left out."""
-    return {name: tuple(t.shape) for name, t in model.state_dict().items()
-            if not name.endswith(COUNTER)}
+    named = model.state_dict() if weights.framework(model) == "torch" else weights.variables(model)
+    return {name: tuple(t.shape) or (1,) for name, t in named.items() if not name.endswith(COUNTER)}
+
+
+def _constants(model) -> set[str]:
+    """Names of what a model stores and never changes: buffers that are no running statistics, in Jittor
+    Vars that take no gradient."""
+    if weights.framework(model) == "torch":
+        found = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    else:
+        found = {name for name, var in weights.variables(model).items() if var.is_stop_grad()}
+    return {name for name in found if not name.endswith(("running_mean", "running_var"))}
+
+
+def _stored(jittor_model, torch_model, named: set[str]) -> tuple[dict, dict]:
+    """`shapes` of both models without the constants that the other one does not store.
+
+    Args:
+        named: names of constants that a map speaks of.
+    """
+    models = jittor_model, torch_model
+    sides = shapes(jittor_model), shapes(torch_model)
+    for model, own, other in zip(models, sides, sides[::-1]):
+        for name in _constants(model) & set(own) - named - set(other):
+            if [*own.values()].count(own[name]) > [*other.values()].count(own[name]):
+                del own[name]
+    return sides
 
 
 def read(path: str | Path) -> dict[str, str]:
@@ -57,7 +82,7 @@ def check(jittor_model, torch_model, key_map: dict[str, str]) -> dict[str, str]:
         KeyMapError: an entry names nothing; two tensors go to one; a tensor of either side is left
             over; shapes differ.
     """
-    ours, theirs = shapes(jittor_model), shapes(torch_model)
+    ours, theirs = _stored(jittor_model, torch_model, {*key_map, *key_map.values()})
     used = set()
     found = {}
     for name in ours:
@@ -121,7 +146,7 @@ def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
     Raises:
         KeyMapError: no map fits, or several do.
     """
-    ours, theirs = shapes(jittor_model), shapes(torch_model)
+    ours, theirs = _stored(jittor_model, torch_model, set())
     if set(ours) == set(theirs):
         wrong = next((n for n in ours if ours[n] != theirs[n]), None)
         if wrong:
@@ -129,7 +154,7 @@ def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
                               f"{list(theirs[wrong])} in PyTorch")
         return _with_counters({name: name for name in ours}, jittor_model, torch_model)
     if sorted(ours.values()) != sorted(theirs.values()):
-        raise Mismatch(_difference(ours, theirs))
+        raise Mismatch(_difference(ours, theirs) + _in_lists(jittor_model) + _in_lists(torch_model))
     candidates: dict[str, dict[str, str]] = {}
     for how, make in (("order of definition", lambda: _by_order(ours, theirs)),
                       ("order of execution", lambda: _by_calls(ours, theirs, *calls())),
@@ -218,6 +243,20 @@ def _difference(ours: dict, theirs: dict) -> str:
                     f"{list(shape)} in Jittor ({_some(sides[0])}), {len(sides[1])} in PyTorch "
                     f"({_some(sides[1])})")
     return "the models do not have the same tensors"
+
+
+def _in_lists(model) -> str:
+    """A hint if modules lie in a Python list, where neither framework sees them."""
+    named = dict(model.named_modules())
+    known = {id(module) for module in named.values()}
+    for path, module in named.items():
+        for name, value in vars(module).items():
+            hidden = value if isinstance(value, (list, tuple)) else ()
+            if any(hasattr(item, "named_modules") and id(item) not in known for item in hidden):
+                kind = weights.framework(model)
+                return (f". {f'{path}.{name}'.lstrip('.')} of the {kind} model is a Python list, whose "
+                        "modules no framework registers: make it an nn.ModuleList")
+    return ""
 
 
 def _some(names: list[str]) -> str:

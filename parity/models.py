@@ -39,11 +39,25 @@ class Source:
     torch: str
     arguments: dict = field(default_factory=dict)
 
-    def build(self):
-        """(Jittor model, PyTorch model). Raises UserError if one cannot be imported or built."""
-        # PyTorch first: Jittor must not be imported before it.
-        reference = build(self.torch, self.arguments)
-        return build(self.jittor, self.arguments), reference
+    def build(self, seed: int = 0):
+        """(Jittor model, PyTorch model), their first weights drawn from `seed`.
+
+        Raises:
+            UserError: one cannot be imported or built.
+        """
+        import jt_models  # noqa: F401  (PyTorch and Jittor in the one order in which both work)
+        import jittor as jt
+        import torch
+        torch.manual_seed(seed)
+        jt.set_global_seed(seed)
+        return build(self.jittor, self.arguments), build(self.torch, self.arguments)
+
+    def resolved(self) -> Source:
+        """The same with whole paths, to be built from another folder."""
+        def whole(spec):
+            place, _, name = spec.rpartition(":")
+            return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else spec
+        return Source(whole(self.jittor), whole(self.torch), self.arguments)
 
 
 def build(spec: str, arguments: dict):
@@ -52,7 +66,6 @@ def build(spec: str, arguments: dict):
     Raises:
         UserError: nothing of this name, or it cannot be called with these arguments.
     """
-    import jt_models  # noqa: F401  (PyTorch and Jittor in the one order in which both work)
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise UserError(f"{spec!r} is no model: use FILE.py:NAME or PACKAGE.MODULE:NAME")
@@ -76,8 +89,7 @@ def _module(place: str):
         path = Path(place).resolve()
         if not path.is_file():
             raise UserError(f"no such file: {place}")
-        # Under a name of its own: two files of one name may be compared.
-        name = re.sub(r"\W", "_", str(path.with_suffix("")))
+        name = str(path)  # two files of one name may be compared
         if name in sys.modules:
             return sys.modules[name]
         if str(path.parent) not in sys.path:

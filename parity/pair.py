@@ -17,9 +17,9 @@ from .truth import error
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Give a torch model a state that hides nothing: wherever a BatchNorm's scale, shift or
-    statistics, or a bias, are constant (as in a fresh net: 1, 0, mean 0, variance 1), random ones.
-    Trained values stay.
+    """Give a torch model a state that hides nothing: wherever a BatchNorm's statistics or a parameter
+    are constant (as in a fresh net: scale 1, shift 0, mean 0, variance 1), random ones. Trained
+    values stay, and so do single numbers and parameters that are not trained.
 
     The scale that ends a bottleneck (`bn3`, as torchvision calls it) is a fifth of the others: residual
     branches at full size make 50 blocks too steep for any comparison (resnet152: 4e-11 in float64 for
@@ -47,6 +47,13 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
             bias = getattr(module, "bias", None)
             if isinstance(bias, torch.nn.Parameter) and fresh(bias):
                 bias.normal_(0, 0.1, generator=generator)
+            for parameter in module.parameters(recurse=False):
+                if parameter.requires_grad and parameter.numel() > 1 and fresh(parameter):
+                    value = parameter.flatten()[0].clone()
+                    if value:
+                        parameter.uniform_(0.5, 1.5, generator=generator).mul_(value)
+                    else:
+                        parameter.normal_(0, 0.1, generator=generator)
 
 
 @dataclass
@@ -58,11 +65,13 @@ class Pair:
         reference: a torch model whose weights both sides get; only copies of it are run.
         task: inputs and loss.
         names: name in the Jittor model -> name in the PyTorch model.
+        random: whether the reference is random in training mode in another way than dropout.
     """
     jittor: object
     reference: torch.nn.Module
     task: Task
     names: dict[str, str]
+    random: bool = False
 
     @property
     def trained(self) -> set[str]:
@@ -83,13 +92,20 @@ class Pair:
     def buffers(self, arrays: dict) -> dict:
         """Those of `arrays` that are buffers of both models. (Jittor's own BatchNorm does not count
         its batches.)"""
-        both = set(self.names.values()) - self.trained
+        stored = {name for name, _ in self.reference.named_buffers(remove_duplicate=False)}
+        both = stored & set(self.names.values())
         return {name: a for name, a in arrays.items() if name in both}
 
-    def restore(self) -> None:
-        """Leave the Jittor model in float32, with the reference's weights, in training mode."""
+    def one_sided(self) -> list[str]:
+        """Names of the tensors that the map leaves out, batch counters aside."""
+        known = {*self.names, *self.names.values()}
+        return [name for model in (self.jittor, self.reference) for name in keymap.shapes(model)
+                if name not in known]
+
+    def restore(self, training: bool = True) -> None:
+        """Leave the Jittor model in float32, with the reference's weights, in this mode."""
         self.port("float32").load(self.start.arrays)
-        self.jittor.train()
+        (self.jittor.train if training else self.jittor.eval)()
 
     @cached_property
     def modules(self) -> dict[str, str]:

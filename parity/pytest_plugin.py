@@ -32,8 +32,8 @@ def parity_pair(request):
     from .models import Source, random_inputs
     jittor, torch, *sizes = marker.args
     arguments = dict(marker.kwargs)
-    inputs = random_inputs(sizes, arguments.pop("seed", 0))
-    return (*Source(jittor, torch, arguments).build(), inputs)
+    seed = arguments.pop("seed", 0)
+    return (*Source(jittor, torch, arguments).build(seed), random_inputs(sizes, seed))
 
 
 @pytest.hookimpl(hookwrapper=True)

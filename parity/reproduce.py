@@ -37,7 +37,7 @@ sys.exit(wrong)
 def write(folder: Path, pair: Pair, divergence: Divergence, dtype: str, level: str, source: Source,
           title: str) -> None:
     """Write `reproduce.py` and `arrays.safetensors` (weights, inputs, key map) into `folder`."""
-    call = divergence.call
+    call, source = divergence.call, source.resolved()
     arrays = {f"weights.{name}": a for name, a in pair.start.arrays.items()}
     arrays.update((f"input.{i}", a) for i, a in enumerate(call.inputs))
     weights.save(folder / "arrays.safetensors", arrays,

@@ -167,7 +167,7 @@ class JittorSide:
 
     def parameters(self) -> dict:
         """Var of each parameter by PyTorch's name, in PyTorch's sense: no running statistics."""
-        return {self.names[mine]: var for mine, var in self.model.named_parameters()
+        return {self.names[mine]: var for mine, var in weights.variables(self.model).items()
                 if self.names.get(mine) in self.trained}
 
     def forward(self, inputs, training) -> dict[str, np.ndarray]:
@@ -212,7 +212,7 @@ class JittorSide:
             optimizer = JittorSGD(list(named.values()), self.rate, **SGD)
             buffers = dict(zip(named, optimizer.param_groups[0]["momentum_buffer"]))
             for name, buffer in state.momentum.items():
-                buffers[name].update(jt.array(buffer))
+                buffers[name].update(jt.array(buffer.reshape(buffers[name].shape)))
             optimizer.steps = 1 if state.momentum else 0
             _, loss = self._loss(jt, inputs)
             optimizer.step(loss)

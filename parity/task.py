@@ -21,7 +21,8 @@ def leaves(output) -> dict:
         names = ["output", *(f"auxiliary output {i}" for i in range(1, len(output)))]
         parts = list(zip(names, output))
     elif isinstance(output, dict):
-        parts = [(f"output.{key}", value) for key, value in output.items()]
+        # Two ports may fill a dict in another order.
+        parts = [(f"output.{key}", value) for key, value in sorted(output.items(), key=str)]
     elif isinstance(output, (tuple, list)):
         parts = [(f"output.{i}", value) for i, value in enumerate(output)]
     else:

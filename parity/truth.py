@@ -35,6 +35,8 @@ def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> 
         Infinite errors if shape, or the pattern of NaN and infinity, differ.
     """
     x, truth = np.asarray(x), np.asarray(truth, "float64")
+    if x.size == truth.size == 1 and x.ndim + truth.ndim == 1:
+        x = x.reshape(truth.shape)  # Jittor has no 0-d tensors
     finite = np.isfinite(truth)
     if x.shape != truth.shape or not np.array_equal(finite, np.isfinite(x)):
         return Error(np.inf, np.inf)

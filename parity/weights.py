@@ -45,7 +45,7 @@ def tensors(model) -> dict[str, np.ndarray]:
         return {name: t.detach().cpu().numpy().copy() for name, t in model.state_dict().items()}
     import jittor as jt
     jt.sync_all(True)  # all that is pending at once, not again for each tensor
-    found = {name: np.array(var.numpy()) for name, var in model.state_dict().items()}
+    found = {name: np.array(var.numpy()) for name, var in variables(model).items()}
     found.update((name, np.array(getattr(module, COUNTER), "int64"))
                  for name, module in _counters(model).items())
     return found
@@ -53,8 +53,22 @@ def tensors(model) -> dict[str, np.ndarray]:
 
 def names(model) -> list[str]:
     """Names of what `tensors` gives, without copying anything."""
-    counters = [] if framework(model) == "torch" else list(_counters(model))
-    return [*model.state_dict(), *counters]
+    if framework(model) == "torch":
+        return list(model.state_dict())
+    return [*variables(model), *_counters(model)]
+
+
+def variables(model) -> dict:
+    """Every Var of a Jittor model by name, in order of definition, a tied one under each of its names
+    as PyTorch has it. (Jittor's `state_dict` knows the first only.)"""
+    import jittor as jt
+    stored = {id(var) for var in model.state_dict().values()}
+    found = {}
+    for path, module in model.named_modules():
+        own = module.params if isinstance(module, jt.nn.ParameterList) else vars(module)
+        found.update((f"{path}.{name}".lstrip("."), value) for name, value in own.items()
+                     if id(value) in stored and not str(name).startswith("_"))
+    return found
 
 
 def _counters(model) -> dict:
@@ -69,9 +83,11 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
     The names must be exactly the model's. One exception: `num_batches_tracked`, which only a
     BatchNorm with momentum=None ever reads. Where the model has none (Jittor's own BatchNorm) it
     is dropped; where `arrays` has none at all (PyTorch before 0.4.1) the model's are set to 0.
+    Whole numbers may be wider on one side and a single number may be [] or [1]: Jittor makes int64
+    into int32 and has no 0-d tensors.
 
     Args:
-        arrays: name -> array; dtype and shape must be the model's.
+        arrays: name -> array; dtype and shape must be the model's, but for what is said above.
 
     Raises:
         WeightError: a name is missing or unexpected; a shape, dtype or value is wrong.
@@ -82,6 +98,7 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
     elif not any(name.endswith(COUNTER) for name in arrays):
         zeros = {name: np.zeros_like(a) for name, a in own.items() if name.endswith(COUNTER)}
         arrays = {**arrays, **zeros}
+    arrays = {name: fitted(a, own[name]) if name in own else a for name, a in arrays.items()}
     _check(own, arrays)
     if framework(model) == "torch":
         import torch
@@ -90,12 +107,28 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         return
     import jittor as jt
+    targets = variables(model)
+    first: dict[int, str] = {}
+    for name, var in targets.items():
+        other = first.setdefault(id(var), name)
+        if not np.array_equal(arrays[name], arrays[other]):
+            raise WeightError(f"{other} and {name} are one tensor in this net; their weights differ")
     for name, module in _counters(model).items():
         setattr(module, COUNTER, int(arrays[name]))
     with jt.flag_scope(auto_convert_64_to_32=0):
-        for name, var in model.state_dict().items():
+        for name, var in targets.items():
             var.update(jt.array(np.array(arrays[name])))
             var.sync(False, False)
+
+
+def fitted(array: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """`array` as a model stores it that has `own` in its place, if no value changes (see `load`)."""
+    if array.size == own.size == 1 and array.ndim + own.ndim == 1:
+        array = array.reshape(own.shape)
+    if array.dtype.kind == own.dtype.kind == "i":
+        same = array.astype(own.dtype)
+        array = same if np.array_equal(same, array) else array
+    return array
 
 
 def _check(own: dict, arrays: dict) -> None:

@@ -124,7 +124,7 @@ def test_a_port_that_breaks_is_a_failure_and_a_reference_that_breaks_bad_input(p
 
 
 @pytest.mark.parametrize("inputs, options, words", [
-    (np.zeros((2, 3, 8, 8), bool), {}, "not bool"),
+    (np.zeros((2, 3, 8, 8), complex), {}, "not complex128"),
     (np.full((2, 3, 8, 8), np.nan, "float32"), {}, "not finite"),
     (np.zeros((2, 3, 8, 8), "float32"), {"levels": "evil"}, "unknown level 'evil'"),
     (np.zeros((2, 3, 8, 8), "float32"), {"verdicts": "maybe"}, "unknown verdict 'maybe'"),

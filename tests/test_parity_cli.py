@@ -13,6 +13,7 @@ from parity.report import Check, Report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIR = [str(ROOT / "examples/my_jittor.py") + ":Net", str(ROOT / "examples/my_torch.py") + ":Net"]
+CACHE = os.environ.get("JITTOR_HOME") or str(Path.home())
 FAST = ["--verdict", "structure", "--steps", "1", "--level", "eval", "gradients"]
 
 
@@ -103,6 +104,7 @@ def test_report_shows_saved_reports(tmp_path, capsys):
 
 def test_the_plugin_gives_the_pair_and_shows_the_report(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JITTOR_HOME", CACHE)  # in pytester's empty home Jittor would build itself anew
     pytester.makepyfile(f"""
         import pytest
         from parity import assert_parity

@@ -1,0 +1,64 @@
+"""One `python -m parity check` in a process of its own, as a row of a committed table."""
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from parity import report as reports  # noqa: E402
+from training.files import write_json  # noqa: E402
+
+
+def row(name: str, arguments: list[str]) -> dict:
+    """Check with these arguments: per verdict and level the check that used the most of its budget, what
+    failed, what was not judged, seconds and peak memory (MB) of the whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, log = Path(folder) / "report.json", Path(folder) / "log"
+        command = [sys.executable, "-m", "parity", "check", *arguments]
+        start = time.monotonic()
+        with open(log, "wb") as output:
+            process = subprocess.Popen([*command, "--json", str(path)], cwd=ROOT,
+                                       stdout=subprocess.DEVNULL, stderr=output)
+            _, _, usage = os.wait4(process.pid, 0)
+        found = {"net": name, "seconds": round(time.monotonic() - start, 1),
+                 "peak_memory_mb": usage.ru_maxrss // 1024,
+                 "command": shlex.join(["python", *command[1:]])}
+        if not path.is_file():
+            lines = log.read_text(errors="replace").splitlines()
+            error = [line for line in lines if line.startswith("error: ")] or ["no report"]
+            return {**found, "passed": False, "levels": {}, "text": error[-1], "environment": {}}
+        report = reports.load(path)
+    levels = {f"{verdict} {level}": {
+        "passed": worst.passed, "tensor": worst.tensor, "note": worst.note, **reports.finite(
+            {"error_u": worst.error, "torch_u": worst.floor, "budget_u": worst.budget})}
+        for (verdict, level), worst in report.worst().items()}
+    where = {key: value for key, value in report.environment.items() if key != "command"}
+    return {**found, "passed": report.passed, "levels": levels, "skipped": report.skipped,
+            "text": str(report), "environment": where}
+
+
+def fill(path: Path, names: list[str], order: list[str], arguments) -> int:
+    """Make the rows of `names` anew in the table at `path`, each saved as it is done.
+
+    Args:
+        order: of the rows in the file.
+        arguments: function of a name that gives what `parity check` is called with.
+
+    Returns:
+        How many rows of `names` did not pass.
+    """
+    rows = {row["net"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
+    for name in names:
+        rows[name] = row(name, arguments(name))
+        write_json(path, [rows[n] for n in order if n in rows])
+        print(f"{name}, {rows[name]['seconds']} s, {rows[name]['peak_memory_mb']} MB: "
+              f"{'passed' if rows[name]['passed'] else rows[name]['text']}", flush=True)
+    return sum(not rows[name]["passed"] for name in names)
