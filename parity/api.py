@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -112,6 +113,7 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
                 _run(pair, report, wanted, verdicts, steps)
                 if "optimizer" in wanted:
                     rules.optimizers(pair, report, optim)
+                report.checks = list(map(_explained(pair), report.checks))
                 if locate:
                     report.places = _places(pair, report, source, reproduction)
             finally:
@@ -233,6 +235,20 @@ def _raises(verdict: str, error: Exception) -> Check:
     first = next(iter(str(error).strip().splitlines()), "")
     return Check(verdict, "eval", "the model", np.inf, np.inf, 0.0, 0.0,
                  note=f"raises {type(error).__name__}: {first[:300]}")
+
+
+def _explained(pair: Pair) -> Callable[[Check], Check]:
+    """A function that adds to a failure what is known of Jittor."""
+    ours = dict(pair.jittor.named_modules())
+    biased = {f"{path}.running_var".lstrip(".") for path, mine in pair.modules.items()
+              if isinstance(ours[mine], jt.nn.BatchNorm)}
+
+    def explain(check: Check) -> Check:
+        if check.passed or check.level != "buffers" or check.tensor.partition(",")[0] not in biased:
+            return check
+        return dataclasses.replace(check, note="jittor.nn.BatchNorm keeps the biased variance: "
+                                   "docs/divergences.md")
+    return explain
 
 
 def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:

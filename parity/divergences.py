@@ -191,6 +191,27 @@ def mean_gradient():
             _apart(_float64(lambda v: jt.grad(layers.AdaptiveAvgPool2d(1)(v).sum(), v), x), truth))
 
 
+@declare(size=1.0e-10, unit="relative, of 20.5, float64", where="jittor/nn.py:1880",
+         quote="(x - threshold/beta).maximum(0.0)",
+         instead="nothing in float32, where it is below rounding; else `jt.ternary(x > 20, x, softplus(x))`")
+def softplus_above_threshold():
+    """Above its threshold softplus adds log(1 + e^threshold); PyTorch's is the identity there."""
+    x = np.array([20.5])
+    truth = _torch(F.softplus, x)
+    return (_apart(_float64(jt.nn.softplus, x), truth),
+            _apart(_float64(lambda v: jt.ternary(v > 20, v, jt.nn.softplus(v)), x), truth))
+
+
+@declare(size=5.2e-8, unit="relative, of a float64 gradient", where="jittor/src/ops/unary_op.cc:991",
+         quote="make_number(2/1.7724538509055159, x)", remedy="parity.float64.float64")
+def erf_gradient():
+    """The gradient of `erf`, and so of `gelu`, has a float32 constant, in float64 too."""
+    x = _image(3, 4)
+    truth = 2 / np.pi ** 0.5 * np.exp(-x ** 2)
+    return (_apart(_jittor(lambda v: jt.grad(jt.erf(v).sum(), v), x), truth),
+            _apart(_float64(lambda v: jt.grad(jt.erf(v).sum(), v), x), truth))
+
+
 @declare(size=0.5, unit="less of 10,000 elements zeroed, p = 0.5",
          where="jittor/nn.py:560", quote="p=0.5, is_train=False", remedy="jt_models.layers.Dropout",
          factor=1, bound=0.05)

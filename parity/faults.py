@@ -206,7 +206,7 @@ def convolution_dilation(model, rng):
 def convolution_flipped_kernel(model, rng):
     """A convolution in the mathematical sense: the kernel is mirrored."""
     _change_tensor(_one(_convs(model, lambda m: m.kernel_size[0] > 1), rng), "weight",
-                   lambda weight: weight[:, :, ::-1, ::-1])
+                   lambda weight: jt.flip(weight, [2, 3]))
     yield
 
 

@@ -120,6 +120,30 @@ def jittor_models() -> str:
         "\n\n" + _where(data[-1]["environment"]))
 
 
+def matrix() -> str:
+    """Per net the verdict and, of either dtype, the check that used the most of its budget."""
+    data = json.loads((ROOT / "results" / "matrix.json").read_text())
+    body = []
+    for row in data:
+        failing = [level for level, worst in row["levels"].items() if not worst["passed"]]
+        cells = [f"`{row['net']}`", "passed" if row["passed"] else
+                 f"failed: {', '.join(failing) or row['text']}"]
+        for verdict in ("structure", "numerics"):
+            found = [(level.partition(" ")[2], worst) for level, worst in row["levels"].items()
+                     if level.startswith(verdict) and worst["budget_u"] and worst["error_u"] is not None]
+            level, worst = max(found, key=lambda item: item[1]["error_u"] / item[1]["budget_u"],
+                               default=("", {}))
+            cells.append(level and f"{level}: {worst['error_u']:.2g} u of {worst['budget_u']:.3g}, "
+                                   f"torch {worst['torch_u']:.2g}")
+        body.append([*cells, f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"])
+    passed = sum(row["passed"] for row in data)
+    note = (f"{passed} of {len(data)} nets pass, in {sum(row['seconds'] for row in data) / 60:.0f} minutes, "
+            f"with at most {max(row['peak_memory_mb'] for row in data)} MB. "
+            + _where(data[-1]["environment"]))
+    return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
+                  "time", "memory"], body) + "\n\n" + note
+
+
 def _where(environment: dict) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
     return (f"{versions}, Python {environment['python']}; {environment['cpu']}, "
