@@ -50,7 +50,8 @@ def _stored(jittor_model, torch_model, named: set[str]) -> tuple[dict, dict]:
     models = jittor_model, torch_model
     sides = shapes(jittor_model), shapes(torch_model)
     for model, own, other in zip(models, sides, sides[::-1]):
-        for name in _constants(model) & set(own) - named - set(other):
+        constants = _constants(model) - named - set(other)
+        for name in [name for name in own if name in constants]:
             if [*own.values()].count(own[name]) > [*other.values()].count(own[name]):
                 del own[name]
     return sides

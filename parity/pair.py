@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from unittest import mock
@@ -49,9 +50,10 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 bias.normal_(0, 0.1, generator=generator)
             for parameter in module.parameters(recurse=False):
                 if parameter.requires_grad and parameter.numel() > 1 and fresh(parameter):
-                    value = parameter.flatten()[0].clone()
-                    if value:
-                        parameter.uniform_(0.5, 1.5, generator=generator).mul_(value)
+                    value = float(parameter.flatten()[0])
+                    if value:  # a layer scale may start at 1e-6, which hides what it scales
+                        parameter.uniform_(0.5, 1.5, generator=generator).mul_(
+                            math.copysign(max(abs(value), 0.1), value))
                     else:
                         parameter.normal_(0, 0.1, generator=generator)
 
