@@ -110,7 +110,8 @@ def jittor_models() -> str:
     data = json.loads((ROOT / "results" / "jittor_models.json").read_text())
     body = []
     for row in data:
-        failing = [f"{level} ({found['note'] or found['tensor']})"
+        failing = [f"{level.replace('structure ', '')} "
+                   f"({': '.join(filter(None, (found['tensor'], found['note'])))})"
                    for level, found in row["levels"].items() if not found["passed"]]
         place = next((line.partition("): ")[2].partition(";")[0] for line in row["text"].splitlines()
                       if "first divergence" in line), "")
@@ -130,7 +131,8 @@ def matrix() -> str:
                  f"failed: {', '.join(failing) or row['text']}"]
         for verdict in ("structure", "numerics"):
             found = [(level.partition(" ")[2], worst) for level, worst in row["levels"].items()
-                     if level.startswith(verdict) and worst["budget_u"] and worst["error_u"] is not None]
+                     if level.startswith(verdict) and worst["budget_u"] and worst["error_u"] is not None
+                     and not level.endswith("init")]  # a statistic, not in u
             level, worst = max(found, key=lambda item: item[1]["error_u"] / item[1]["budget_u"],
                                default=("", {}))
             cells.append(level and f"{level}: {worst['error_u']:.2g} u of {worst['budget_u']:.3g}, "
@@ -154,7 +156,7 @@ def _where(environment: dict) -> str:
 TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
     DOCS / "divergences.md": {"divergences": divergences},
-    DOCS / "judge.md": {"injection": injection, "jittor_models": jittor_models},
+    DOCS / "judge.md": {"matrix": matrix, "injection": injection, "jittor_models": jittor_models},
 }
 
 
