@@ -113,7 +113,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
                 _run(pair, report, wanted, verdicts, steps)
                 if "optimizer" in wanted:
                     rules.optimizers(pair, report, optim)
-                report.checks = list(map(_explained(pair), report.checks))
+                if not report.passed:
+                    report.checks = list(map(_explained(pair), report.checks))
                 if locate:
                     report.places = _places(pair, report, source, reproduction)
             finally:

@@ -27,8 +27,8 @@ class Mismatch(KeyMapError):
 
 def shapes(model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer in order of definition, counters of batches left out."""
-    named = model.state_dict() if weights.framework(model) == "torch" else weights.variables(model)
-    return {name: tuple(t.shape) or (1,) for name, t in named.items() if not name.endswith(COUNTER)}
+    return {name: tuple(t.shape) or (1,) for name, t in weights.variables(model).items()
+            if not name.endswith(COUNTER)}
 
 
 def _constants(model) -> set[str]:

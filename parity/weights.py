@@ -53,14 +53,15 @@ def tensors(model) -> dict[str, np.ndarray]:
 
 def names(model) -> list[str]:
     """Names of what `tensors` gives, without copying anything."""
-    if framework(model) == "torch":
-        return list(model.state_dict())
-    return [*variables(model), *_counters(model)]
+    counters = [] if framework(model) == "torch" else list(_counters(model))
+    return [*variables(model), *counters]
 
 
 def variables(model) -> dict:
-    """Every Var of a Jittor model by name, in order of definition, a tied one under each of its names
-    as PyTorch has it. (Jittor's `state_dict` knows the first only.)"""
+    """Every tensor of a model of either framework by name, in order of definition, a tied one under each
+    of its names. (Jittor's `state_dict` knows the first only.)"""
+    if framework(model) == "torch":
+        return model.state_dict()
     import jittor as jt
     stored = {id(var) for var in model.state_dict().values()}
     found = {}
@@ -111,7 +112,7 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
     first: dict[int, str] = {}
     for name, var in targets.items():
         other = first.setdefault(id(var), name)
-        if not np.array_equal(arrays[name], arrays[other]):
+        if other != name and not np.array_equal(arrays[name], arrays[other]):
             raise WeightError(f"{other} and {name} are one tensor in this net; their weights differ")
     for name, module in _counters(model).items():
         setattr(module, COUNTER, int(arrays[name]))

@@ -27,8 +27,6 @@ def images(n=4, size=12):
 
 @pytest.fixture
 def pair():
-    torch.manual_seed(0)
-    jt.set_global_seed(0)
     return SOURCE.build()
 
 
