@@ -124,10 +124,12 @@ def zoo(name: str, seed: int = 0):
     """(source, images float32 [N, C, H, W]) of one of our nets, at a size for checks."""
     net = NETS[name]
     size = SIZES.get(name, input_size(name, min(net.size, SIZE)))
-    # The ImageNet stem; VGG has none, and its ImageNet head is 120 million weights more.
+    # The ImageNet stem; VGG has none, and its ImageNet head is 120 million weights more. AlexNet's is 55
+    # million, of which 20 copies are alive in a run of steps.
     stem = "stem" in options(name) and net.family != "vgg"
     arguments = {"name": name, "num_classes": 10, "in_channels": net.channels, "image_size": size,
-                 **({"stem": "imagenet"} if stem else {})}
+                 **({"stem": "imagenet"} if stem else {}),
+                 **({"hidden": 256} if "hidden" in options(name) else {})}
     shape = (BATCHES.get(name, BATCH), net.channels, size, size)
     x = np.random.default_rng(seed).standard_normal(shape).astype("float32")
     return Source("jt_models:create", "torch_ref:create", arguments), x

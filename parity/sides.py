@@ -18,6 +18,7 @@ from . import weights
 from .branches import Branches, RecordTorch, ReplayTorch, module_paths, record_jittor
 from .float64 import float64
 from .noise import Noise, TorchDropout, jittor_dropout
+from .products import by_blas
 from .task import Task, leaves
 
 RATE = 0.01
@@ -102,15 +103,17 @@ class TorchSide:
         """Parameters and buffers, as the last pass left them."""
         return weights.tensors(self.model)
 
-    def step(self, state: State, inputs, branches: Branches, replay: bool) -> State:
-        """One SGD step from `state`."""
+    def step(self, state: State, inputs, branches: Branches | None = None, replay: bool = False,
+             count: int = 1) -> State:
+        """`count` steps of SGD from `state`; one, if branches are recorded or replayed."""
         self.load(state.arrays)
         named = dict(self.model.named_parameters())
         optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
         for name, buffer in state.momentum.items():
             optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
-        self.gradients(inputs, branches, replay)
-        optimizer.step()
+        for _ in range(count):
+            self.gradients(inputs, Branches() if branches is None else branches, replay)
+            optimizer.step()
         momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
                     for name, p in named.items() if p.grad is not None}
         return State(self.tensors(), momentum)
@@ -131,6 +134,7 @@ class JittorSide:
         trained: names, in the PyTorch model, of its parameters (the others are buffers).
 
     Attributes:
+        blas: whether float64 convolutions are BLAS products instead of Jittor's plain loops.
         idle: parameters that receive no gradient in PyTorch, whose optimizers leave them as they are;
             Jittor's would decay them.
     """
@@ -143,13 +147,18 @@ class JittorSide:
         self.names = names
         self.trained = trained
         self.rate = rate
+        self.blas = False
         self.idle: set[str] = set()
 
     @contextlib.contextmanager
     def running(self):
         """Context that gives jittor, with the flags that the dtype needs."""
         import jittor as jt
-        with float64() if self.dtype == "float64" else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self.dtype == "float64":
+                stack.enter_context(float64())
+            if self.blas:
+                stack.enter_context(by_blas())
             yield jt
 
     def load(self, arrays):
@@ -203,19 +212,22 @@ class JittorSide:
             jt.sync_all(True)
             return {name: np.array(g.numpy()) for name, g in zip(named, found)}
 
-    def step(self, state: State, inputs, branches: Branches) -> State:
-        """One SGD step from `state`, with the optimizer of jt_models.optim."""
+    def step(self, state: State, inputs, branches: Branches | None = None, count: int = 1) -> State:
+        """As TorchSide.step, with the optimizer of jt_models.optim."""
         from jt_models.optim import SGD as JittorSGD
         self.load(state.arrays)
-        with self.running() as jt, jittor_dropout(Noise(self.task.seed)), record_jittor(branches):
+        with self.running() as jt:
             named = {name: p for name, p in self.parameters().items() if name not in self.idle}
             optimizer = JittorSGD(list(named.values()), self.rate, **SGD)
             buffers = dict(zip(named, optimizer.param_groups[0]["momentum_buffer"]))
             for name, buffer in state.momentum.items():
                 buffers[name].update(jt.array(buffer.reshape(buffers[name].shape)))
             optimizer.steps = 1 if state.momentum else 0
-            _, loss = self._loss(jt, inputs)
-            optimizer.step(loss)
-            jt.sync_all(True)
+            for _ in range(count):
+                with jittor_dropout(Noise(self.task.seed)), \
+                        record_jittor(Branches() if branches is None else branches):
+                    _, loss = self._loss(jt, inputs)
+                    optimizer.step(loss)
+                    jt.sync_all(True)
             momentum = {name: np.array(b.numpy()) for name, b in buffers.items()}
             return State(self.tensors(), momentum)

@@ -42,8 +42,10 @@ def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> 
         return Error(np.inf, np.inf)
     if not np.array_equal(x[~finite], truth[~finite], equal_nan=True):
         return Error(np.inf, np.inf)
-    difference2, differenceinf = _size(x[finite] - truth[finite])
-    scale2, scaleinf = _size(truth[finite])
+    if not finite.all():
+        x, truth = x[finite], truth[finite]
+    difference2, differenceinf = _size(x - truth)
+    scale2, scaleinf = _size(truth)
     if other is not None:
         other2, otherinf = _size(np.asarray(other, "float64"))
         scale2, scaleinf = max(scale2, other2), max(scaleinf, otherinf)
@@ -58,7 +60,7 @@ def weight_of(name: str) -> str | None:
 
 def _size(t: np.ndarray) -> tuple[float, float]:
     """Root mean square and largest magnitude."""
-    return (float(np.sqrt(np.mean(t ** 2))), float(np.abs(t).max())) if t.size else (0.0, 0.0)
+    return (float(np.sqrt(np.mean(np.square(t)))), float(np.abs(t).max())) if t.size else (0.0, 0.0)
 
 
 def _ratio(difference: float, scale: float) -> float:

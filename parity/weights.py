@@ -93,12 +93,11 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         WeightError: a name is missing or unexpected; a shape, dtype or value is wrong.
     """
-    own = tensors(model)
+    own = _forms(model)
     if not any(name.endswith(COUNTER) for name in own):
         arrays = {name: a for name, a in arrays.items() if not name.endswith(COUNTER)}
     elif not any(name.endswith(COUNTER) for name in arrays):
-        zeros = {name: np.zeros_like(a) for name, a in own.items() if name.endswith(COUNTER)}
-        arrays = {**arrays, **zeros}
+        arrays = {**arrays, **{name: a for name, a in own.items() if name.endswith(COUNTER)}}
     arrays = {name: fitted(a, own[name]) if name in own else a for name, a in arrays.items()}
     _check(own, arrays)
     if framework(model) == "torch":
@@ -120,6 +119,15 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
         for name, var in targets.items():
             var.update(jt.array(np.array(arrays[name])))
             var.sync(False, False)
+
+
+def _forms(model) -> dict[str, np.ndarray]:
+    """Zeros of the shape and dtype of each tensor, in no memory."""
+    found = {name: np.broadcast_to(np.zeros((), str(t.dtype).rpartition(".")[2]), tuple(t.shape))
+             for name, t in variables(model).items()}
+    if framework(model) == "jittor":
+        found.update((name, np.zeros((), "int64")) for name in _counters(model))
+    return found
 
 
 def fitted(array: np.ndarray, own: np.ndarray) -> np.ndarray:

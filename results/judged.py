@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,20 +46,23 @@ def row(name: str, arguments: list[str]) -> dict:
             "text": str(report), "environment": where}
 
 
-def fill(path: Path, names: list[str], order: list[str], arguments) -> int:
+def fill(path: Path, names: list[str], order: list[str], arguments, jobs: int = 1) -> int:
     """Make the rows of `names` anew in the table at `path`, each saved as it is done.
 
     Args:
         order: of the rows in the file.
         arguments: function of a name that gives what `parity check` is called with.
+        jobs: how many are made at a time.
 
     Returns:
         How many rows of `names` did not pass.
     """
     rows = {row["net"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
-    for name in names:
-        rows[name] = row(name, arguments(name))
-        write_json(path, [rows[n] for n in order if n in rows])
-        print(f"{name}, {rows[name]['seconds']} s, {rows[name]['peak_memory_mb']} MB: "
-              f"{'passed' if rows[name]['passed'] else rows[name]['text']}", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        for made in as_completed(pool.submit(row, name, arguments(name)) for name in names):
+            found = made.result()
+            rows[found["net"]] = found
+            write_json(path, [rows[n] for n in order if n in rows])
+            print(f"{found['net']}, {found['seconds']} s, {found['peak_memory_mb']} MB: "
+                  f"{'passed' if found['passed'] else found['text']}", flush=True)
     return sum(not rows[name]["passed"] for name in names)

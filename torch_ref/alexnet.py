@@ -37,22 +37,22 @@ def lrn():
 class AlexNet(nn.Module):
     """`features`, average pool to 6x6, and three linear layers."""
 
-    def __init__(self, features, num_classes, image_size, dropout):
+    def __init__(self, features, num_classes, image_size, dropout, hidden):
         super().__init__()
         out_size(image_size, *SIZES)
         self.features = features
         self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True),
-            nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
-            nn.Linear(4096, num_classes))
+            nn.Dropout(dropout), nn.Linear(256 * 6 * 6, hidden), nn.ReLU(inplace=True),
+            nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, num_classes))
 
     def forward(self, x):
         x = self.avgpool(self.features(x))
         return self.classifier(torch.flatten(x, 1))
 
 
-def alexnet(num_classes=1000, in_channels=3, image_size=224, dropout=0.0):
+def alexnet(num_classes=1000, in_channels=3, image_size=224, dropout=0.0, hidden=4096):
     """61,100,840 parameters at 224x224 with 1000 classes; torchvision's dropout is 0.5."""
     features = nn.Sequential(
         nn.Conv2d(in_channels, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True),
@@ -63,10 +63,10 @@ def alexnet(num_classes=1000, in_channels=3, image_size=224, dropout=0.0):
         nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2))
-    return AlexNet(features, num_classes, image_size, dropout)
+    return AlexNet(features, num_classes, image_size, dropout, hidden)
 
 
-def alexnet2012(num_classes, in_channels, image_size, dropout, groups):
+def alexnet2012(num_classes, in_channels, image_size, dropout, hidden, groups):
     """The paper's net (figure 2) with `groups` towers, and its initial weights (section 5)."""
     features = nn.Sequential(
         nn.Conv2d(in_channels, 96, 11, stride=4, padding=2), nn.ReLU(inplace=True), lrn(),
@@ -77,7 +77,7 @@ def alexnet2012(num_classes, in_channels, image_size, dropout, groups):
         nn.Conv2d(384, 384, 3, padding=1, groups=groups), nn.ReLU(inplace=True),
         nn.Conv2d(384, 256, 3, padding=1, groups=groups), nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2))
-    net = AlexNet(features, num_classes, image_size, dropout)
+    net = AlexNet(features, num_classes, image_size, dropout, hidden)
     # Section 5: bias 1 gives the ReLUs after these layers positive inputs early in training.
     for layer, bias in ((features[0], 0), (features[4], 1), (features[8], 0), (features[10], 1),
                         (features[12], 1), (net.classifier[1], 1), (net.classifier[4], 1),
@@ -87,14 +87,14 @@ def alexnet2012(num_classes, in_channels, image_size, dropout, groups):
     return net
 
 
-def alexnet_paper(num_classes=1000, in_channels=3, image_size=224, dropout=0.0):
+def alexnet_paper(num_classes=1000, in_channels=3, image_size=224, dropout=0.0, hidden=4096):
     """60,965,224 parameters at 224x224 with 1000 classes; the paper's dropout is 0.5."""
-    return alexnet2012(num_classes, in_channels, image_size, dropout, 2)
+    return alexnet2012(num_classes, in_channels, image_size, dropout, hidden, 2)
 
 
-def alexnet_single(num_classes=1000, in_channels=3, image_size=224, dropout=0.0):
+def alexnet_single(num_classes=1000, in_channels=3, image_size=224, dropout=0.0, hidden=4096):
     """62,378,344 parameters at 224x224 with 1000 classes; the paper's dropout is 0.5."""
-    return alexnet2012(num_classes, in_channels, image_size, dropout, 1)
+    return alexnet2012(num_classes, in_channels, image_size, dropout, hidden, 1)
 
 
 class MnistAlexNet(nn.Module):
@@ -104,7 +104,7 @@ class MnistAlexNet(nn.Module):
     are its prose's; the printout hides what is inside each part.
     """
 
-    def __init__(self, num_classes, in_channels, image_size, dropout):
+    def __init__(self, num_classes, in_channels, image_size, dropout, hidden):
         super().__init__()
         side = out_size(image_size, *SIZES_MNIST)
         self.features = nn.Sequential(OrderedDict([
@@ -118,15 +118,15 @@ class MnistAlexNet(nn.Module):
             ("Pool5", nn.Sequential(nn.MaxPool2d(3, stride=2)))]))
         self.classifier = nn.Sequential(OrderedDict([
             ("FC6", nn.Sequential(
-                nn.Linear(256 * side * side, 4096), nn.ReLU(), nn.Dropout(dropout))),
-            ("FC7", nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout))),
-            ("FC8", nn.Sequential(nn.Linear(4096, num_classes)))]))
+                nn.Linear(256 * side * side, hidden), nn.ReLU(), nn.Dropout(dropout))),
+            ("FC7", nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout))),
+            ("FC8", nn.Sequential(nn.Linear(hidden, num_classes)))]))
 
     def forward(self, x):
         x = self.features(x)
         return self.classifier(torch.flatten(x, 1))
 
 
-def alexnet_mnist(num_classes=10, in_channels=1, image_size=28, dropout=0.0):
+def alexnet_mnist(num_classes=10, in_channels=1, image_size=28, dropout=0.0, hidden=4096):
     """Lab report 004; 24,744,650 parameters for MNIST; the lab's dropout is 0.2."""
-    return MnistAlexNet(num_classes, in_channels, image_size, dropout)
+    return MnistAlexNet(num_classes, in_channels, image_size, dropout, hidden)
