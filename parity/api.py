@@ -1,6 +1,7 @@
 """`check`: a Jittor model against its PyTorch reference, on all levels."""
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import re
@@ -91,8 +92,7 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
     report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
     report.environment = _environment(task, seed, verdicts)
     # Nothing here may move the user's own random numbers.
-    with jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]):
-        training = jittor_model.is_training()
+    with _mode_kept(jittor_model), jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]):
         _try_reference(torch_model, task, wanted)
         try:
             pair = make_pair(jittor_model, torch_model, task, key_map)
@@ -118,7 +118,7 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
                 if locate:
                     report.places = _places(pair, report, source, reproduction)
             finally:
-                pair.restore(training)
+                pair.restore()
         if "schedule" in wanted:
             rules.schedules(report)
         if "data" in wanted:
@@ -126,6 +126,16 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
     report.checks = [c for c in report.checks if c.level in wanted or not c.passed]
     jt.gc()
     return report
+
+
+@contextlib.contextmanager
+def _mode_kept(jittor_model):
+    """Context after which the model is in training or evaluation mode as before."""
+    training = jittor_model.is_training()
+    try:
+        yield
+    finally:
+        (jittor_model.train if training else jittor_model.eval)()
 
 
 def assert_parity(jittor_model, torch_model, inputs, **options) -> Report:

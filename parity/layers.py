@@ -5,11 +5,12 @@ module when the next one runs, so memory stays that of one module.
 """
 from __future__ import annotations
 
+import contextlib
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .branches import BranchError, Branches
 from .pair import Pair
@@ -47,22 +48,23 @@ def walk(pair: Pair, paths: set[str], training: bool, see) -> None:
     """Run the reference once; `see(call)` hears of each call of the modules at `paths`, in order of
     execution, before it runs. `see` may raise Stop. Calls with other arguments than tensors are left out."""
     side = pair.truth()
-    names = {id(module): name for name, module in side.model.named_modules() if name in paths}
     count: dict[str, int] = {}
 
-    def hear(module, inputs):
-        path = names.get(id(module))
-        if path is not None and inputs and all(isinstance(x, torch.Tensor) for x in inputs):
-            count[path] = count.get(path, -1) + 1
-            see(Call(path, count[path], tuple(x.detach().numpy().copy() for x in inputs)))
+    def hear(path):
+        def heard(module, inputs, options):
+            if options:  # in the order of the definition
+                bound = inspect.signature(module.forward).bind(*inputs, **options)
+                inputs = () if bound.kwargs else bound.args
+            if inputs and all(isinstance(x, torch.Tensor) for x in inputs):
+                count[path] = count.get(path, -1) + 1
+                see(Call(path, count[path], tuple(x.detach().numpy().copy() for x in inputs)))
+        return heard
 
-    handle = register_module_forward_pre_hook(hear)
-    try:
+    for name, module in side.model.named_modules():
+        if name in paths:
+            module.register_forward_pre_hook(hear(name), with_kwargs=True)
+    with contextlib.suppress(Stop):
         side.forward(pair.task.cast("float64"), training)
-    except Stop:
-        pass
-    finally:
-        handle.remove()
 
 
 def errors(got: dict, truth: dict) -> dict[str, Error]:

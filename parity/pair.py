@@ -104,10 +104,9 @@ class Pair:
         return [name for model in (self.jittor, self.reference) for name in keymap.shapes(model)
                 if name not in known]
 
-    def restore(self, training: bool = True) -> None:
-        """Leave the Jittor model in float32, with the reference's weights, in this mode."""
+    def restore(self) -> None:
+        """Leave the Jittor model in float32, with the reference's weights."""
         self.port("float32").load(self.start.arrays)
-        (self.jittor.train if training else self.jittor.eval)()
 
     @cached_property
     def modules(self) -> dict[str, str]:
@@ -220,6 +219,10 @@ def watched(model, see):
         return execute
 
     with contextlib.ExitStack() as stack:
+        known = set()
         for name, module in model.named_modules():
+            if id(module) in known:  # shared: PyTorch, too, knows its first path only
+                continue
+            known.add(id(module))
             stack.enter_context(mock.patch.object(module, "execute", heard(name, module.execute)))
         yield

@@ -18,15 +18,17 @@ from parity import report as reports  # noqa: E402
 from training.files import write_json  # noqa: E402
 
 
-def row(name: str, arguments: list[str]) -> dict:
-    """Check with these arguments: per verdict and level the check that used the most of its budget, what
-    failed, what was not judged, seconds and peak memory (MB) of the whole process."""
+def row(name: str, arguments: list[str], threads: int | None = None) -> dict:
+    """Check with these arguments, on this many threads (None: as many as usual): per verdict and level
+    the check that used the most of its budget, what failed, what was not judged, seconds and peak memory
+    (MB) of the whole process."""
+    where = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         path, log = Path(folder) / "report.json", Path(folder) / "log"
         command = [sys.executable, "-m", "parity", "check", *arguments]
         start = time.monotonic()
         with open(log, "wb") as output:
-            process = subprocess.Popen([*command, "--json", str(path)], cwd=ROOT,
+            process = subprocess.Popen([*command, "--json", str(path)], cwd=ROOT, env=where,
                                        stdout=subprocess.DEVNULL, stderr=output)
             _, _, usage = os.wait4(process.pid, 0)
         found = {"net": name, "seconds": round(time.monotonic() - start, 1),
@@ -52,14 +54,16 @@ def fill(path: Path, names: list[str], order: list[str], arguments, jobs: int = 
     Args:
         order: of the rows in the file.
         arguments: function of a name that gives what `parity check` is called with.
-        jobs: how many are made at a time.
+        jobs: how many are made at a time, which share the cores.
 
     Returns:
         How many rows of `names` did not pass.
     """
     rows = {row["net"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
+    # Threads of two processes on one core wait for each other: twice the time.
+    threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        for made in as_completed(pool.submit(row, name, arguments(name)) for name in names):
+        for made in as_completed(pool.submit(row, name, arguments(name), threads) for name in names):
             found = made.result()
             rows[found["net"]] = found
             write_json(path, [rows[n] for n in order if n in rows])

@@ -18,8 +18,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", metavar="NET", nargs="*", default=list(NETS), help="default: every net")
-    parser.add_argument("--jobs", type=int, default=1, help="nets checked at a time (default %(default)s); "
-                        "each keeps one core busy")
+    parser.add_argument("--jobs", type=int, default=1, help="nets checked at a time (default %(default)s), which "
+                        "share the cores")
     args = parser.parse_args()
     return min(1, judged.fill(judged.ROOT / "results" / "matrix.json", args.nets, list(NETS),
                               lambda name: ["--net", name, "--level", "all"], args.jobs))

@@ -175,6 +175,55 @@ def test_the_port_comes_back_in_the_mode_in_which_it_came():
         assert port.conv.weight.is_stop_grad() != mode
 
 
+def test_so_it_does_after_bad_arguments():
+    port = jnn.Linear(8, 8)
+    port.eval()
+    with pytest.raises(UserError, match="does not run on these inputs"):
+        check(port, tnn.Linear(8, 8), X[..., :7])
+    with pytest.raises(UserError, match="did you mean"):
+        check(port, tnn.Linear(8, 8), X, key_map={"wieght": "weight"})
+    assert not port.is_training()
+
+
+class TorchKeywords(tnn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = tnn.Bilinear(8, 8, 4)
+        self.out = tnn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.out(input=self.mix(input2=torch.tanh(x), input1=x))
+
+
+class JittorMix(jt.nn.Module):
+    def __init__(self, swapped):
+        self.weight, self.bias, self.swapped = jt.randn(4, 8, 8), jt.randn(4), swapped
+
+    def execute(self, input1, input2):
+        if self.swapped:
+            input1, input2 = input2, input1
+        left = (input1.unsqueeze(-2).unsqueeze(-1) * self.weight).sum(-2)
+        return (left * input2.unsqueeze(-2)).sum(-1) + self.bias
+
+
+class JittorKeywords(jt.nn.Module):
+    def __init__(self, swapped):
+        self.mix = JittorMix(swapped)
+        self.out = jnn.Linear(4, 4)
+
+    def execute(self, x):
+        return self.out(self.mix(x, jt.tanh(x)))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_layers_called_by_keyword_are_judged(swapped):
+    report = check(JittorKeywords(swapped), TorchKeywords(), X[:, 0], steps=2)
+    assert report.passed != swapped
+    layers = {c.tensor: c.passed for c in report.checks if c.level == "layers"}
+    assert layers["mix"] != swapped and layers["out"]
+    assert [p.module for p in report.places if p.verdict == "structure"] == ["mix"] * swapped
+
+
 def test_labels_beyond_the_classes_are_one_sentence():
     with pytest.raises(UserError, match="loss do not run backward .* Target 7 is out of bounds"):
         check(JittorFused(), TorchPlain(), X, labels=[0, 1, 2, 7], **FAST)
