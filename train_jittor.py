@@ -9,6 +9,8 @@ import os
 import resource
 import sys
 
+import numpy as np
+
 from parity import weights
 from training import cli, job
 from training.errors import UserError
@@ -28,7 +30,7 @@ class Engine:
         self.cross_entropy, self.set_training = cross_entropy, set_training
         size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
-        jt.set_global_seed(args.seed)
+        self.seed(args.seed)
         self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
         self.optimizer = _optimizer(self.net, args)
@@ -38,6 +40,9 @@ class Engine:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device, "precision": "float32",
                 "use_mkl": os.environ.get("use_mkl", "1")}
+
+    def seed(self, value):
+        self.jt.set_global_seed(value)
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)
@@ -66,6 +71,25 @@ class Engine:
 
     def arrays(self):
         return weights.tensors(self.net)
+
+    def optimizer_arrays(self):
+        return {**{name: np.array(var.numpy()) for name, var in self._slots().items()},
+                "steps": np.array(self.optimizer.steps)}
+
+    def load_optimizer(self, arrays):
+        slots = self._slots()
+        if set(arrays) != {*slots, "steps"}:
+            raise ValueError("it is of another optimizer")
+        for name, var in slots.items():
+            var.update(self.jt.array(arrays[name]))
+        self.optimizer.steps = int(arrays["steps"])
+
+    def _slots(self):
+        """"momentum_buffer.conv1.weight" and so on -> Var of the optimizer's state."""
+        from jt_models.optim import trainable
+        group, = self.optimizer.param_groups
+        return {f"{slot}.{name}": var for slot in self.optimizer.state
+                for name, var in zip(trainable(self.net), group[slot])}
 
     def peak_memory(self):
         if self.device == "cuda":  # Jittor's pool never shrinks, so what it holds is its peak

@@ -26,7 +26,7 @@ class Engine:
         self.cross_entropy = torch.nn.functional.cross_entropy
         self.device = _device(torch, args.device)
         size = input_size(args.net, data.image_size)
-        torch.manual_seed(args.seed)
+        self.seed(args.seed)
         torch.backends.cudnn.benchmark = True
         self.net = create(args.net, data.num_classes, data.in_channels, size,
                           dropout=args.dropout).to(self.device)
@@ -40,6 +40,9 @@ class Engine:
         return {"framework": "torch", "device": self.device.type, "gpu": gpu,
                 "precision": "float32", "tf32_convolutions": torch.backends.cudnn.allow_tf32,
                 "threads": torch.get_num_threads()}
+
+    def seed(self, value):
+        self.torch.manual_seed(value)
 
     def step(self, batch, lr):
         x, y = self.inputs("train", batch)
@@ -71,6 +74,21 @@ class Engine:
 
     def arrays(self):
         return weights.tensors(self.net)
+
+    def optimizer_arrays(self):
+        names = [name for name, _ in self.net.named_parameters()]
+        return {f"{slot}.{names[index]}": value.cpu().numpy()
+                for index, slots in self.optimizer.state_dict()["state"].items()
+                for slot, value in slots.items() if value is not None}
+
+    def load_optimizer(self, arrays):
+        index = {name: i for i, (name, _) in enumerate(self.net.named_parameters())}
+        state = {}
+        for key, array in arrays.items():
+            slot, _, name = key.partition(".")
+            state.setdefault(index[name], {})[slot] = self.torch.tensor(array)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def peak_memory(self):
         if self.device.type == "cuda":

@@ -7,9 +7,9 @@ from parity import weights
 from zoo.catalog import input_size
 from zoo.summary import layer_table, net_table
 
-from . import cli, datasets, loop, options
+from . import checkpoint, cli, datasets, loop, options
 from .errors import UserError
-from .run import Run, command, default_folder, environment
+from .run import Run, command, default_folder, environment, read_record
 
 
 def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> None:
@@ -38,7 +38,12 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
                          args.image_size, args.augment)
     plan, schedule = loop.plan_and_schedule(args, data)
-    start = weights.read(args.init_from) if args.init_from else None
+    record = read_record(folder) if args.resume else {}
+    if record and record.get("data_sha256") != data.sha256:
+        raise UserError(f"the images are no longer those of the run in {folder}")
+    state = folder / checkpoint.FILE
+    resumed = bool(record) and state.is_file()
+    start = weights.read(args.init_from) if args.init_from and not resumed else None
     size = input_size(args.net, data.image_size)
     if plan.batch_size == 1:
         _refuse_one_value_per_channel(_checked(trace, args.net, size), args.net)
@@ -50,19 +55,24 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
         loss, accuracy, images = loop.evaluate(engine, data, "test", args)
         print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images)")
         return
-    record = {"command": shown_command, "options": vars(args), "data": data.source,
-              "data_sha256": data.sha256, "net_image_size": size, **engine.environment(),
-              **environment(("numpy", framework, "torchvision"))}
+    here = {**engine.environment(), **environment(("numpy", framework, "torchvision"))}
+    record = record or {"command": shown_command, "options": vars(args), "data": data.source,
+                        "data_sha256": data.sha256, "net_image_size": size, **here}
     arrays = engine.arrays()
-    weight_bytes = sum(a.nbytes for a in arrays.values())
-    opened = Run(folder, record, space_needed=3 * weight_bytes + 10_000_000)
-    if args.save_init:
+    # Weights and at most two values each of the optimizer, last and best; old files beside the new.
+    space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
+    progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
+    opened = Run(folder, record, space, resume=bool(args.resume))
+    if args.resume:
+        opened.keep_epochs(progress.epoch)
+        print(f"resuming {folder} after epoch {progress.epoch}")
+    elif args.save_init:
         weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
-    print(f"{args.net} ({framework} on {record['device']}) on {data.source}")
+    print(f"{args.net} ({framework} on {here['device']}) on {data.source}")
     if size != data.image_size:
         print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
               f"{data.image_size} images are resized on the device (bilinear)")
-    loop.train(engine, data, args, opened, plan, schedule)
+    loop.train(engine, data, args, opened, plan, schedule, progress)
 
 
 def _refuse_one_value_per_channel(rows, net: str) -> None:

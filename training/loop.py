@@ -4,7 +4,9 @@ An engine is a trainer's framework half; it provides
     step(batch, lr) -> (loss, correct)   one optimizer step; two values still on the device
     fetch(values) -> list[float]         their values on the host
     evaluate(split, batches) -> (loss, accuracy, images)   means, and over how many, in evaluation mode
+    seed(value)                          of all random numbers that follow (dropout's)
     arrays() -> name -> array            weights and buffers
+    optimizer_arrays() -> name -> array  the optimizer's state; load_optimizer(arrays) puts it back
     peak_memory() -> float               of the process or GPU, MB
 """
 from __future__ import annotations
@@ -18,7 +20,8 @@ from tqdm import tqdm
 
 from parity import weights
 
-from . import plots
+from . import checkpoint, plots
+from .checkpoint import Progress
 from .data import BatchPlan, Data, evaluation_batches
 from .errors import UserError
 from .run import Run
@@ -38,8 +41,12 @@ def plan_and_schedule(args, data: Data) -> tuple[BatchPlan, Schedule]:
     return plan, schedule
 
 
-def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedule) -> dict:
+def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedule,
+          progress: Progress) -> dict:
     """Train for `args.epochs`, write the run folder, evaluate the last epoch on the test images.
+
+    Args:
+        progress: what the run has behind it.
 
     Returns:
         The content of result.json.
@@ -47,9 +54,9 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     Raises:
         UserError: the loss is no longer finite; the last complete checkpoint is kept.
     """
-    best = -math.inf
-    start = time.perf_counter()
-    for epoch in range(1, args.epochs + 1):
+    start = time.perf_counter() - progress.seconds
+    for epoch in range(progress.epoch + 1, args.epochs + 1):
+        engine.seed(_epoch_seed(args.seed, epoch))
         row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
         if len(data.val):
             row["val_loss"], row["val_acc"], _ = evaluate(engine, data, "val", args)
@@ -59,11 +66,13 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
         _refuse_divergence(epoch, arrays, row["val_loss"])
         note = {"net": args.net, "epoch": str(epoch), "command": run.command}
         weights.save(run.path("last.safetensors"), arrays, note)
-        if row["val_acc"] is not None and row["val_acc"] > best:
-            best = row["val_acc"]
+        if row["val_acc"] is not None and row["val_acc"] > progress.best:
+            progress.best = row["val_acc"]
             weights.save(run.path("best.safetensors"), arrays, note)
         row["peak_memory_mb"] = engine.peak_memory()
         run.log_epoch(row)
+        progress.seconds = time.perf_counter() - start
+        checkpoint.save(run.path(checkpoint.FILE), engine, progress, note)
         print(_line(row, args.epochs), flush=True)
     loss, accuracy, images = evaluate(engine, data, "test", args)
     _refuse_divergence(args.epochs, {}, loss)
@@ -74,6 +83,11 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images, last epoch)")
     print(f"{run.folder}: log.csv, curves.png, last.safetensors")
     return result
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for each epoch, so that a run resumes without stored random state."""
+    return int(np.random.SeedSequence((seed, epoch, 1)).generate_state(1)[0]) % 2**31
 
 
 def _refuse_divergence(epoch: int, arrays: dict, *losses: float | None) -> None:

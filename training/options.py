@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from pathlib import Path
 
 from zoo.catalog import lookup
 
 from .datasets import DATASETS
 from .errors import UserError
+from .run import read_record
 from .schedule import KINDS
 
 ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
@@ -115,6 +117,9 @@ def parser(framework: str) -> argparse.ArgumentParser:
                    help="of weights, batches, validation split and dropout")
     g.add_argument("--output-dir", type=Path, metavar="DIR",
                    help=f"the run's folder, new or empty (default: runs/NET-{framework}-TIME)")
+    g.add_argument("--resume", type=Path, metavar="DIR",
+                   help="continue the interrupted run in this folder, with its options; it ends bit for bit "
+                        "(CPU) as if it had not been interrupted")
     g.add_argument("--evaluate", action="store_true",
                    help="only evaluate the weights of --init-from on the test images")
     return p
@@ -127,6 +132,8 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         UserError: one sentence that names the option.
     """
     args = parser(framework).parse_args(argv)
+    if args.resume:
+        return _recorded(framework, args)
     if args.list:
         return args
     if args.net is None:
@@ -143,4 +150,20 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--nesterov needs --optimizer sgd and a --momentum above 0")
     if args.milestones and args.schedule != "multistep":
         raise UserError("--milestones needs --schedule multistep")
+    return args
+
+
+def _recorded(framework: str, given: argparse.Namespace) -> argparse.Namespace:
+    """The options of the run in the folder given.resume."""
+    default = vars(parser(framework).parse_args([]))
+    others = [name for name, value in vars(given).items() if value != default[name] and name != "resume"]
+    if others:
+        raise UserError(f"--resume takes all options from the run: leave out --{others[0].replace('_', '-')}")
+    record = read_record(given.resume)
+    if record.get("framework") != framework:
+        raise UserError(f"{given.resume} is a run of train_{record.get('framework')}.py")
+    if (given.resume / "result.json").exists():
+        raise UserError(f"the run in {given.resume} is complete")
+    args = parse(framework, shlex.split(record["command"])[2:])
+    args.output_dir = args.resume = given.resume
     return args

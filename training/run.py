@@ -4,15 +4,18 @@
     log.csv           one row per epoch
     steps.csv         learning rate and loss of every training step
     last.safetensors  weights after the last complete epoch
+    state.safetensors what --resume continues from (see training.checkpoint)
     best.safetensors  weights of the best epoch on the validation images
     curves.png        loss and accuracy
     result.json       test loss and accuracy of the last epoch
 
-Every file is complete or absent; the two logs grow by whole lines.
+Every file is complete or absent; the two logs grow by whole lines. A run that is resumed drops the
+lines of the epoch in which it was stopped.
 """
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import shlex
@@ -22,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import UserError
-from .files import write_json
+from .files import atomic_write, write_json
 
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
        "images_per_second", "peak_memory_mb")
@@ -52,19 +55,32 @@ def environment(packages: tuple[str, ...]) -> dict:
             "versions": {name: version(name) for name in packages}}
 
 
+def read_record(folder: Path) -> dict:
+    """The args.json of a run. Raises UserError if `folder` holds no run."""
+    path = Path(folder) / "args.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        shlex.split(record["command"])
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no run: there is no args.json in it") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
+    return record
+
+
 class Run:
     """An open run folder.
 
     Raises:
-        UserError: the folder holds a run already, cannot be written, or has no space.
+        UserError: the folder cannot be written, or has no space; without `resume`, it holds a run already.
     """
 
-    def __init__(self, folder: Path, record: dict, space_needed: int):
-        """`record` goes to args.json; `space_needed` is in bytes."""
+    def __init__(self, folder: Path, record: dict, space_needed: int, resume: bool = False):
+        """`record` goes to args.json, unless the run is resumed; `space_needed` is in bytes."""
         self.folder = Path(folder)
         self.command = record["command"]
         try:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if not resume and self.folder.is_dir() and any(self.folder.iterdir()):
                 raise UserError(f"{self.folder} is not empty: choose another --output-dir")
             parent = next(p for p in self.folder.absolute().parents if p.exists())
             free = shutil.disk_usage(parent).free
@@ -72,11 +88,25 @@ class Run:
                 raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
                                 f"checkpoints and logs, {free / 1e6:.0f} MB are free")
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.write_json("args.json", record)
-            for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
-                self._append(name, ",".join(columns) + "\n")
+            for partial in self.folder.glob(".*.tmp"):  # of a process that was killed
+                partial.unlink()
+            if not resume:
+                self.write_json("args.json", record)
+                self.keep_epochs(0)
         except OSError as error:
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
+
+    def keep_epochs(self, last: int) -> None:
+        """Drop the rows of later epochs from both logs. Raises UserError if one lacks that epoch."""
+        for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
+            lines = self.path(name).read_text().splitlines() if self.path(name).is_file() else []
+            epochs = [line.partition(",")[0] for line in lines]
+            if last and str(last) not in epochs:
+                raise UserError(f"{self.path(name)} lacks epoch {last}, which was complete")
+            later = next((i for i, epoch in enumerate(epochs) if epoch == str(last + 1)), len(lines))
+            kept = lines[1:later]
+            with atomic_write(self.path(name)) as file:
+                file.write("".join(f"{line}\n" for line in (",".join(columns), *kept)).encode())
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -1,0 +1,164 @@
+"""An interrupted run, resumed, ends as if nothing had happened."""
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train_jittor
+import train_torch
+from parity import weights
+from training import loop
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINERS = {"jittor": train_jittor, "torch": train_torch}
+both = pytest.mark.parametrize("framework", TRAINERS)
+# Columns of log.csv that are measurements of the machine.
+MEASURED = {"seconds", "images_per_second", "peak_memory_mb"}
+KILLS = 20
+
+
+def call(framework, *arguments):
+    return TRAINERS[framework].main([str(a) for a in arguments])
+
+
+def small(*arguments):
+    return ["--dataset", "digits", "--net", "cnn", "-b", 64, "--epochs", 3, *arguments]
+
+
+def content(folder):
+    """All of a run that is not a measurement of time or memory."""
+    with open(folder / "log.csv") as file:
+        log = [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
+    result = json.loads((folder / "result.json").read_text())
+    arrays = {name: {key: a.tobytes() for key, a in weights.read(folder / f"{name}.safetensors").items()}
+              for name in ("last", "best", "state")}
+    return log, (folder / "steps.csv").read_text(), {**result, "seconds": None}, arrays
+
+
+def complete_or_absent(folder):
+    """Every file of a run that was killed can be read."""
+    for path in folder.glob("[!.]*"):
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            assert weights.read(path)
+        elif path.suffix == ".csv":
+            text = path.read_text()
+            assert text.endswith("\n") and len({line.count(",") for line in text.splitlines()}) == 1
+
+
+@both
+@pytest.mark.parametrize("optimizer", [["--optimizer", "adam"], ["--nesterov", "--warmup-epochs", 1],
+                                       ["--momentum", 0]])
+def test_stopped_within_an_epoch(framework, optimizer, tmp_path, monkeypatch, capsys):
+    options = small("--limit-batches", 4, "--dropout", 0.2, "--lr", 0.01, *optimizer)
+    assert call(framework, *options, "--output-dir", tmp_path / "whole") == 0
+    usual = loop._train_epoch
+    for stop in (1, 3):
+        folder = tmp_path / f"stopped in {stop}"
+
+        def train_epoch(engine, plan, schedule, epoch, epochs, run):
+            row = usual(engine, plan, schedule, epoch, epochs, run)
+            if epoch == stop:  # its steps are in the log, its checkpoint is not
+                raise KeyboardInterrupt
+            return row
+
+        monkeypatch.setattr(loop, "_train_epoch", train_epoch)
+        assert call(framework, *options, "--output-dir", folder) == 130
+        monkeypatch.setattr(loop, "_train_epoch", usual)
+        capsys.readouterr()
+        assert call(framework, "--resume", folder) == 0
+        assert f"resuming {folder} after epoch {stop - 1}" in capsys.readouterr().out
+        assert content(folder) == content(tmp_path / "whole")
+        assert json.loads((folder / "args.json").read_text())["options"]["lr"] == 0.01
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of each framework, and its seconds after the start of training."""
+    folder, seconds = tmp_path_factory.mktemp("whole"), {}
+    for framework in TRAINERS:
+        process = start(framework, *small("--output-dir", folder / framework))
+        seconds[framework] = -time.monotonic() + (begun(folder / framework, process) or 0)
+        assert process.wait() == 0
+        seconds[framework] += time.monotonic()
+    return folder, seconds
+
+
+def start(framework, *arguments):
+    return subprocess.Popen([sys.executable, str(ROOT / f"train_{framework}.py"), *map(str, arguments)],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def begun(folder, process):
+    """Wait until a run has its folder."""
+    while not (folder / "steps.csv").is_file():
+        assert process.poll() in (None, 0)
+        time.sleep(0.01)
+
+
+@both
+@pytest.mark.parametrize("seed", [n if n < 2 else pytest.param(n, marks=pytest.mark.slow)
+                                  for n in range(KILLS)])
+def test_killed_at_a_random_moment(framework, seed, whole, tmp_path):
+    folder, seconds = whole
+    process = start(framework, *small("--output-dir", tmp_path / "run"))
+    begun(tmp_path / "run", process)
+    time.sleep(random.Random(seed).uniform(0, seconds[framework]))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    complete_or_absent(tmp_path / "run")
+    if not (tmp_path / "run" / "result.json").exists():
+        assert call(framework, "--resume", tmp_path / "run") == 0
+    assert content(tmp_path / "run") == content(folder / framework)
+    assert list((tmp_path / "run").glob(".*")) == []
+
+
+@both
+def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys):
+    run = whole[0] / framework
+    other = next(name for name in TRAINERS if name != framework)
+
+    def refused(message, *arguments):
+        assert call(framework, "--resume", *arguments) == 2
+        assert message in capsys.readouterr().err
+
+    refused(f"{tmp_path} holds no run", tmp_path)
+    refused(f"the run in {run} is complete", run)
+    refused(f"is a run of train_{other}.py", whole[0] / other)
+    refused("leave out --lr", run, "--lr", 0.1)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    record = json.loads((run / "args.json").read_text())
+    for text, message in (("{", "is not the record of a run"), ("[]", "is not the record of a run"),
+                          (json.dumps({**record, "command": "python train.py --net none"}), "unknown net"),
+                          (json.dumps({**record, "data_sha256": "0"}), "no longer those of the run")):
+        (stopped / "args.json").write_text(text)
+        refused(message, stopped)
+    (stopped / "args.json").write_text(json.dumps(record))
+    state = (run / "state.safetensors").read_bytes()
+    for content_ in (b"", state[:1000], state[:-1]):
+        (stopped / "state.safetensors").write_bytes(content_)
+        refused("state.safetensors is not a readable safetensors file", stopped)
+    arrays = weights.read(run / "state.safetensors")
+    note = weights.metadata(run / "state.safetensors")
+    first = next(name for name in arrays if name.startswith("optimizer.") and name.endswith("weight"))
+    for changed, changed_note, message in (
+            ({**arrays, "weights.conv1.weight": np.zeros((1, 2), "float32")}, note, "has shape"),
+            ({**arrays, "optimizer.momentum_buffer.none": np.zeros(1, "float32")}, note,
+             "is not the state of this run"),
+            ({**arrays, first: np.zeros((1, 2), "float32")}, note, "is not the state of this run"),
+            (arrays, {**note, "epoch": "many"}, "is not the state of this run"),
+            (arrays, {}, "is not the state of this run")):
+        weights.save(stopped / "state.safetensors", changed, changed_note)
+        refused(message, stopped)
+    weights.save(stopped / "state.safetensors", arrays, note)
+    refused("log.csv lacks epoch 3", stopped)
+    assert sorted(p.name for p in stopped.iterdir()) == ["args.json", "state.safetensors"]
