@@ -146,10 +146,13 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
         side.load(start.arrays)
         return side.gradients(x, Branches(), *replay), pair.buffers(side.tensors())
 
+    # Jittor's own loops, which are slow, judge the layers, the gradients and the inputs as they are.
     for level, training, factor, shift, suffix in VIEWS:
+        port.blas = suffix != ""
         if level in levels:
             compare(level, *(_suffixed(forward(side, changed(x, factor, shift), training), suffix)
                              for side, x in ((port, inputs), (reference, inputs), (reference, shaken))))
+    port.blas = False
     if "layers" in levels:
         judge_all(pair, "float64", judge)
     if not judge.wants("gradients", "buffers", *STEP_LEVELS):
@@ -166,11 +169,10 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     port.idle = pair.trained - set(gradients)
     gentle = gentle_rate(start.arrays, gradients)
     del got, gradients, other  # as large as the model, each
-    # One step at a usual rate, which shows a wrong update, and a free run at a gentle one. The levels
-    # above have judged Jittor's own loops.
-    for count, rate, blas in ((1, RATE, False), (steps, gentle, True)):
+    port.blas = True
+    # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
+    for count, rate in ((1, RATE), (steps, gentle)):
         reference.rate = port.rate = rate
-        port.blas = blas
         states = [side.step(start, x, count=count) for side, x in (
             (port, inputs), (reference, inputs), (reference, shaken))]
         compare("buffers", *(pair.buffers(state.arrays) for state in states))
@@ -190,6 +192,9 @@ class _Variant:
     moved: int = 0          # seed of a move of inputs and weights by one ulp; 0: none
     threads: int = 0        # 0: as many as usual
     channels_last: bool = False
+
+    def inputs(self, inputs: tuple) -> tuple:
+        return moved(inputs, self.moved) if self.moved else inputs
 
 
 FLOOR = (_Variant(), *(_Variant(moved=seed) for seed in (1, 2, 3, 4)), _Variant(threads=1),
@@ -214,14 +219,13 @@ class _Floor:
             return False
         return True
 
-    def runs(self, state: State, inputs: tuple, variants=None):
-        """Yields (side with its weights loaded, state, inputs) per variant."""
+    def runs(self, state: State, variants=None):
+        """Yields (variant, side, state) per variant, the side and the truth with that state's weights."""
         for variant in variants or self.variants:
             side = self.pair.truth("float32")
-            moved_state, moved_inputs = state, inputs
+            moved_state = state
             if variant.moved:
                 rng = np.random.default_rng(variant.moved)
-                moved_inputs = moved(inputs, variant.moved)
                 moved_state = State(*({name: one_ulp(rng, a) if a.dtype == "float32" else a
                                        for name, a in d.items()}
                                       for d in (state.arrays, state.momentum)))
@@ -232,23 +236,27 @@ class _Floor:
             usual = torch.get_num_threads()
             torch.set_num_threads(variant.threads or usual)
             try:
-                yield side, moved_state, moved_inputs
+                yield variant, side, moved_state
             finally:
                 torch.set_num_threads(usual)
 
-    def forward(self, state, inputs, training) -> dict[str, float]:
-        """Of each output in one mode."""
-        worst = {}
-        for side, _, x in self.runs(state, inputs):
-            keep_largest(worst, in_u(errors(side.forward(x, training),
-                                                self.truth.forward(cast(x, "float64"), training))))
+    def forward(self, state, inputs, views) -> dict[tuple, dict[str, float]]:
+        """Of each output, by view."""
+        worst: dict[tuple, dict[str, float]] = {view: {} for view in views}
+        for variant, side, _ in self.runs(state):
+            # Evaluation first: a pass in training mode moves the running statistics.
+            for view in sorted(views, key=lambda view: view[1]):
+                _, training, factor, shift, _ = view
+                x = variant.inputs(changed(inputs, factor, shift))
+                keep_largest(worst[view], in_u(errors(
+                    side.forward(x, training), self.truth.forward(cast(x, "float64"), training))))
         return worst
 
     def gradients(self, state, inputs) -> tuple[dict[str, float], float]:
         """Of each gradient, and the largest margin of a flip."""
         worst, margin = {}, 0.0
-        for side, _, x in self.runs(state, inputs):
-            branches = Branches()
+        for variant, side, _ in self.runs(state):
+            x, branches = variant.inputs(inputs), Branches()
             got = side.gradients(x, branches, replay=False)
             truth = self.truth.gradients(cast(x, "float64"), branches, replay=True)
             keep_largest(worst, in_u(errors(got, truth)))
@@ -259,8 +267,8 @@ class _Floor:
         """Of each buffer, momentum and update after one step, by level, into `largest`. The first
         step is run in all variants; a later one plainly, which costs a seventh."""
         variants = FLOOR[:1] if largest["steps"] else None
-        for side, moved_state, x in self.runs(state, inputs, variants):
-            branches = Branches()
+        for variant, side, moved_state in self.runs(state, variants):
+            x, branches = variant.inputs(inputs), Branches()
             after = side.step(moved_state, x, branches, replay=False)
             truth = self.truth.step(moved_state.cast("float64"), cast(x, "float64"), branches,
                                     replay=True)
@@ -290,16 +298,16 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
     truth, port = pair.truth(), pair.port("float32")
     floor = _Floor(pair, truth)
 
-    for level, training, factor, shift, suffix in VIEWS:
-        if level not in levels:
-            continue
+    views = [view for view in VIEWS if view[0] in levels]
+    floors = floor.forward(start, inputs, views) if views else {}
+    for view in views:
+        level, training, factor, shift, suffix = view
         x = changed(inputs, factor, shift)
-        floors = floor.forward(start, x, training)
         port.load(start.arrays)
         truth.load(start.cast("float64").arrays)
         judge(level, _suffixed(errors(port.forward(x, training),
                                       truth.forward(cast(x, "float64"), training)), suffix),
-              _suffixed(floors, suffix))
+              _suffixed(floors[view], suffix))
     if "layers" in levels:
         judge_all(pair, "float32", judge)
     if not judge.wants("gradients", "flips", "buffers", *STEP_LEVELS):

@@ -16,7 +16,7 @@ from .schedule import KINDS
 ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message} (see --help)")
 
@@ -57,7 +57,7 @@ def _safetensors(text: str) -> Path:
 def parser(framework: str) -> argparse.ArgumentParser:
     """The options, for the trainer of one framework ("jittor" or "torch")."""
     zoo = ZOOS[framework]
-    p = _Parser(
+    p = Parser(
         prog=f"train_{framework}.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
                     "options and, with the same seed, see the same batches.",

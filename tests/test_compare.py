@@ -1,0 +1,150 @@
+"""compare.py: both trainers side by side, from a command or from finished runs."""
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import compare
+from training import comparison, comparison_page
+from training.run import LOG
+
+OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "2", "--limit-batches", "3"]
+
+
+def record(framework, seed=0, **options):
+    return {"command": f"python train_{framework}.py --net cnn --seed {seed}", "framework": framework,
+            "options": {"net": "cnn", "seed": seed, "batch_size": 10, "lr": 0.1, **options},
+            "data": "toy", "data_sha256": "d", "start_sha256": f"s{seed}", "net_image_size": 32,
+            "device": "cpu", "precision": "float32", "cpu": "a processor", "cores": 2, "python": "3",
+            "versions": {framework: "1"}}
+
+
+def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7)):
+    """A finished run of three epochs of 100 images."""
+    folder.mkdir(parents=True)
+    (folder / "args.json").write_text(json.dumps(content))
+    (folder / "result.json").write_text(json.dumps({"test_acc": accuracy, "test_loss": 1.0,
+                                                    "test_images": 200, "epochs": 3, "seconds": 20}))
+    rows = [[e, 0.1, 1.0, 0.5, 1.0, v, s, 100 / s, 300 + e]
+            for e, (s, v) in enumerate(zip(seconds, val), 1)]
+    (folder / "log.csv").write_text("\n".join(",".join(map(str, row)) for row in (LOG, *rows)) + "\n")
+    return folder
+
+
+def runs(tmp_path, pairs):
+    """Folders of (PyTorch's accuracy, Jittor's accuracy) by seed."""
+    return [make(tmp_path / f"{framework}-{seed}", record(framework, seed), accuracy,
+                 *([] if framework == "torch" else [(20.0, 6.0, 6.0), (0.1, 0.3, 0.55)]))
+            for seed, pair in enumerate(pairs) for framework, accuracy in zip(("torch", "jittor"), pair)]
+
+
+def one(folders, margin=0.02):
+    found, = comparison.compare([comparison.read(folder) for folder in folders], margin)
+    return found
+
+
+def test_speed_and_convergence_are_the_logs(tmp_path):
+    found = one(runs(tmp_path, [(0.6, 0.5)]))
+    assert found.speed("torch") == {"first_epoch": 9, "epoch": 3, "step_ms": 300, "images": 100 / 3,
+                                    "memory": 303}
+    assert found.speed("jittor")["step_ms"] == 600
+    assert found.ratios == [1.5, 3]
+    assert dict(found.convergence()) == {
+        0.3: {"torch": (2, 11), "jittor": (2, 26)}, 0.4: {"torch": (2, 11), "jittor": (3, 32)},
+        0.5: {"torch": (3, 15), "jittor": (3, 32)}, 0.6: {"torch": (3, 15), "jittor": None},
+        0.7: {"torch": (3, 15), "jittor": None}}
+    assert found.equivalence is None
+
+
+@pytest.mark.parametrize("margin, equivalent", [(0.005, False), (0.03, True)])
+def test_equivalence_is_two_one_sided_t_tests(margin, equivalent, tmp_path):
+    pairs = [(0.60, 0.61), (0.62, 0.62), (0.58, 0.595), (0.61, 0.60)]
+    found = one(runs(tmp_path, pairs), margin).equivalence
+    d = np.diff(pairs)[:, 0]
+    p = max(stats.ttest_1samp(d, -margin, alternative="greater").pvalue,
+            stats.ttest_1samp(d, margin, alternative="less").pvalue)
+    interval = stats.ttest_1samp(d, 0).confidence_interval(0.90)
+    assert found["p"] == pytest.approx(p)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(interval))
+    assert found["equivalent"] == equivalent == (-margin < interval.low and interval.high < margin)
+
+
+def test_equal_and_constantly_different_accuracies(tmp_path):
+    assert one(runs(tmp_path / "a", [(0.5, 0.5), (0.6, 0.6)])).equivalence["equivalent"]
+    assert not one(runs(tmp_path / "b", [(0.5, 0.75), (0.5, 0.75)])).equivalence["equivalent"]
+
+
+def test_a_report_shows_and_escapes_everything(tmp_path):
+    folders = runs(tmp_path, [(0.6, 0.5)])
+    evil = json.loads((folders[0] / "args.json").read_text())
+    evil["command"] += " '<script>alert(1)</script>'"
+    (folders[0] / "args.json").write_text(json.dumps(evil))
+    comparison_page.write([one(folders)], tmp_path / "out", "python compare.py <b>")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "<b>" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "://" not in page
+    assert page.count("data:image/png;base64,") == 1
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    for part in ("| cnn | 60.00% | 50.00% | -10.00% | 1 | 200 | one seed: no test |",
+                 "| cnn | Jittor | 20.0 s | 6.0 s | 600.0 ms | 17/s | 303 MB | 2.25 (1.50 to 3.00) |",
+                 "| cnn | 60% | epoch 3, 15.0 s | - |", "from the same initial weights"):
+        assert part in text, text
+    with open(tmp_path / "out" / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["framework"], r["test_acc"], r["later_epoch_seconds"]) for r in rows] == [
+        ("torch", "0.6", "3.0"), ("jittor", "0.5", "6.0")]
+
+
+def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
+    torch, jittor = runs(tmp_path, [(0.6, 0.5)])
+
+    def refused(message, *arguments):
+        assert compare.main([str(a) for a in arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    refused("there is no run in jittor", torch)
+    refused("are both cnn in torch with seed 0", torch, shutil.copytree(torch, tmp_path / "copy"))
+    refused("lr is 0.1 in the first and 0.2 in the second", torch,
+            make(tmp_path / "lr", record("jittor", lr=0.2), 0.5))
+    refused("data_sha256 is d in the first and e in the second", torch,
+            make(tmp_path / "data", {**record("jittor"), "data_sha256": "e"}, 0.5))
+    refused("holds no run", torch, tmp_path)
+    refused("give folders of finished runs, or --nets", torch, "--nets", "cnn")
+    refused("give folders of finished runs, or --nets")
+    refused("--margin 2.0 is not allowed", torch, jittor, "--margin", 2)
+    for name, text in (("log.csv", "epoch,seconds\n1,x\n"), ("log.csv", ""), ("result.json", "{}"),
+                       ("result.json", "x"), ("args.json", json.dumps({"command": "", "framework": "torch"}))):
+        damaged = shutil.copytree(jittor, tmp_path / "damaged", dirs_exist_ok=True)
+        (damaged / name).write_text(text)
+        refused(f"the files in {damaged} are damaged", torch, damaged)
+        shutil.rmtree(damaged)
+    (jittor / "result.json").unlink()
+    refused("is not complete: --resume", torch, jittor)
+
+
+def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
+    command = ["--nets", "cnn", "--output-dir", str(tmp_path / "c"), "--", *OPTIONS]
+    assert compare.main(command) == 0
+    runs_ = tmp_path / "c" / "runs"
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert "from the same initial weights" in text
+    both = [comparison.read(runs_ / f"cnn-0-{f}") for f in comparison.FRAMEWORKS]
+    assert both[0].result["test_acc"] == pytest.approx(both[1].result["test_acc"], abs=0.02)
+    before = (runs_ / "cnn-0-torch" / "log.csv").stat().st_mtime_ns
+    (runs_ / "cnn-0-jittor" / "result.json").unlink()
+    (tmp_path / "c" / "comparison.html").unlink()
+    capfd.readouterr()
+    assert compare.main(command) == 0
+    assert "resuming" in capfd.readouterr().out
+    assert (runs_ / "cnn-0-torch" / "log.csv").stat().st_mtime_ns == before
+    assert (tmp_path / "c" / "comparison.html").exists()
+    assert compare.main([*command, "--lr", "0.5"]) == 2
+    assert "was made with other options" in capfd.readouterr().err
+    assert compare.main(["--nets", "cnn", "--", "--seed", "3"]) == 2
+    assert "--seed cannot be passed to the trainers" in capfd.readouterr().err
+    assert compare.main(["--nets", "cnnn", "--", *OPTIONS]) == 2
+    assert "did you mean cnn" in capfd.readouterr().err

@@ -1,0 +1,217 @@
+"""Finished runs of both trainers, side by side: accuracy, convergence, speed.
+
+Reads run folders (see training.run) and nothing else.
+"""
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import stats
+
+from .errors import UserError
+from .run import read_record
+
+FRAMEWORKS = ("torch", "jittor")
+# Options that two runs of a pair may differ in: where things lie, and who drew the weights.
+_FREE = {"output_dir", "init_from", "save_init", "data_dir", "resume"}
+_FACTS = ("data_sha256", "net_image_size", "device", "cpu", "cores")
+TARGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One complete run.
+
+    Attributes:
+        record, result: args.json, result.json.
+        log: rows of log.csv, numbers; None for an empty cell.
+    """
+    folder: Path
+    record: dict
+    log: list[dict[str, float | None]]
+    result: dict
+
+    @property
+    def framework(self) -> str:
+        return self.record["framework"]
+
+    @property
+    def net(self) -> str:
+        return self.record["options"]["net"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["options"]["seed"]
+
+    @property
+    def later_seconds(self) -> list[float]:
+        """Training seconds of the epochs after the first, in which Jittor compiles its kernels."""
+        return [row["seconds"] for row in self.log[1:]]
+
+    @property
+    def epoch_images(self) -> int:
+        """Images that an epoch trains on."""
+        return round(self.log[-1]["images_per_second"] * self.log[-1]["seconds"])
+
+    @property
+    def epoch_steps(self) -> int:
+        return math.ceil(self.epoch_images / self.record["options"]["batch_size"])
+
+    @property
+    def peak_memory(self) -> float:
+        """MB."""
+        return max(row["peak_memory_mb"] for row in self.log)
+
+    def reach(self, accuracy: float) -> tuple[int, float] | None:
+        """First epoch whose validation accuracy is at least this, and the training seconds until its end."""
+        seconds = 0.0
+        for row in self.log:
+            seconds += row["seconds"]
+            if row["val_acc"] is not None and row["val_acc"] >= accuracy:
+                return int(row["epoch"]), seconds
+        return None
+
+
+def read(folder: Path) -> Finished:
+    """Raises UserError if `folder` holds no complete run."""
+    folder = Path(folder)
+    record = read_record(folder)
+    if not (folder / "result.json").is_file():
+        raise UserError(f"the run in {folder} is not complete: --resume {folder} continues it")
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        with open(folder / "log.csv", newline="", encoding="utf-8") as file:
+            log = [{name: float(text) if text else None for name, text in row.items()}
+                   for row in csv.DictReader(file)]
+        found = Finished(folder, record, log, result)
+        found.net, found.seed, found.epoch_steps, found.reach(1.0), result["test_acc"] + result["test_images"]
+        if found.framework not in FRAMEWORKS:
+            raise ValueError(f"framework {found.framework!r}")
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UserError(f"the files in {folder} are damaged ({type(error).__name__}: {error})") from error
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All pairs of one net.
+
+    Attributes:
+        pairs: (PyTorch's run, Jittor's), one pair a seed.
+        margin: accuracies that differ by less count as equal.
+    """
+    net: str
+    pairs: list[tuple[Finished, Finished]]
+    margin: float
+
+    def runs(self, framework: str) -> list[Finished]:
+        return [pair[FRAMEWORKS.index(framework)] for pair in self.pairs]
+
+    def accuracy(self, framework: str) -> tuple[float, float | None]:
+        """Mean and standard deviation over the seeds of the test accuracy after the last epoch."""
+        values = [run.result["test_acc"] for run in self.runs(framework)]
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def differences(self) -> list[float]:
+        """Jittor's test accuracy less PyTorch's, per seed."""
+        return [ours.result["test_acc"] - theirs.result["test_acc"] for theirs, ours in self.pairs]
+
+    @property
+    def equivalence(self) -> dict | None:
+        """Paired two one-sided t-tests (Schuirmann 1987): p that the accuracies differ by `margin` or
+        more, and the 90 % interval of their difference. None for a single seed."""
+        n = len(self.pairs)
+        if n < 2:
+            return None
+        mean, error = statistics.fmean(self.differences), statistics.stdev(self.differences) / math.sqrt(n)
+        if error == 0:
+            p = 0.0 if abs(mean) < self.margin else 1.0
+        else:
+            p = float(stats.t.sf((self.margin - abs(mean)) / error, n - 1))
+        half = float(stats.t.ppf(0.95, n - 1)) * error
+        return {"p": p, "low": mean - half, "high": mean + half, "equivalent": p < 0.05}
+
+    def speed(self, framework: str) -> dict[str, float | None]:
+        """Medians over the seeds: seconds of the first epoch, in which Jittor compiles its kernels, and of
+        a later one, milliseconds a step and images a second of a later one, peak memory in MB. None where
+        there is one epoch only."""
+        runs = self.runs(framework)
+        later = [seconds for run in runs for seconds in run.later_seconds]
+        epoch = statistics.median(later) if later else None
+        return {"first_epoch": statistics.median(run.log[0]["seconds"] for run in runs), "epoch": epoch,
+                "step_ms": epoch and 1000 * epoch / runs[0].epoch_steps,
+                "images": epoch and runs[0].epoch_images / epoch,
+                "memory": statistics.median(run.peak_memory for run in runs)}
+
+    @property
+    def ratios(self) -> list[float]:
+        """Seconds of a later epoch, Jittor's over PyTorch's, epoch by epoch of all pairs, sorted."""
+        return sorted(ours / theirs for pair in self.pairs
+                      for theirs, ours in zip(*(run.later_seconds for run in pair)))
+
+    @property
+    def same_start(self) -> bool:
+        """Whether both runs of each pair began with the same weights."""
+        return all(len({run.record.get("start_sha256", run.framework) for run in pair}) == 1
+                   for pair in self.pairs)
+
+    def convergence(self) -> list[tuple[float, dict[str, tuple[float, float] | None]]]:
+        """Per target that some run reaches: median epoch and seconds by framework, None where not every
+        seed reaches it."""
+        found = []
+        for target in TARGETS:
+            row = {}
+            for framework in FRAMEWORKS:
+                reached = [run.reach(target) for run in self.runs(framework)]
+                row[framework] = None if None in reached else tuple(map(statistics.median, zip(*reached)))
+            if any(row.values()):
+                found.append((target, row))
+        return found
+
+
+def compare(runs: list[Finished], margin: float) -> list[Comparison]:
+    """Pair the runs by net and seed.
+
+    Raises:
+        UserError: a run without its twin, two runs of one kind, or a pair that differs in options or data.
+    """
+    found: dict[str, dict[int, dict[str, Finished]]] = {}
+    for run in runs:
+        place = found.setdefault(run.net, {}).setdefault(run.seed, {})
+        if run.framework in place:
+            raise UserError(f"{place[run.framework].folder} and {run.folder} are both {run.net} in "
+                            f"{run.framework} with seed {run.seed}")
+        place[run.framework] = run
+    for net, seeds in found.items():
+        for seed, pair in seeds.items():
+            missing = [f for f in FRAMEWORKS if f not in pair]
+            if missing:
+                raise UserError(f"{net} with seed {seed}: there is no run in {missing[0]}")
+            _same(*(pair[f] for f in FRAMEWORKS))
+    return [Comparison(net, [tuple(seeds[seed][f] for f in FRAMEWORKS) for seed in sorted(seeds)], margin)
+            for net, seeds in found.items()]
+
+
+def same_options(record: dict, options: dict) -> bool:
+    """Whether a run's record has these options, but for where things lie."""
+    return _compared(record["options"]) == _compared(json.loads(json.dumps(options, default=str)))
+
+
+def _compared(options: dict) -> dict:
+    return {name: value for name, value in options.items() if name not in _FREE}
+
+
+def _same(theirs: Finished, ours: Finished) -> None:
+    facts = [{**_compared(run.record["options"]), **{name: run.record.get(name) for name in _FACTS}}
+             for run in (theirs, ours)]
+    for name in {**facts[0], **facts[1]}:
+        one, other = (fact.get(name) for fact in facts)
+        if one != other:
+            raise UserError(f"{theirs.folder} and {ours.folder} cannot be compared: {name} is {one} in the "
+                            f"first and {other} in the second")

@@ -1,0 +1,180 @@
+"""A comparison as tables (Markdown, CSV), curves (PNG) and one HTML page that needs nothing but itself."""
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .comparison import FRAMEWORKS, Comparison, Finished
+from .files import atomic_write
+from .plots import compare_curves
+
+NAMES = {"torch": "PyTorch", "jittor": "Jittor"}
+CSV = ("net", "framework", "seed", "test_acc", "test_loss", "best_val_acc", "epochs", "first_epoch_seconds",
+       "later_epoch_seconds", "epoch_steps", "epoch_images", "peak_memory_mb", "version", "device",
+       "precision", "cpu", "cores", "folder")
+CURVES = 3  # seeds that are drawn; more lines cannot be told apart
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    note: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def tables(found: list[Comparison]) -> list[Table]:
+    """Accuracy, speed, convergence, and with more than one net their ranking."""
+    made = [_accuracy(found), _speed(found), _convergence(found)]
+    return made + [_ranking(found)] if len(found) > 1 else made
+
+
+def write(found: list[Comparison], folder: Path, command: str) -> None:
+    """comparison.html, .md, .csv and NET.png in `folder`.
+
+    Args:
+        command: that made the comparison, to be shown.
+    """
+    folder = Path(folder)
+    for one in found:
+        logs = {f"{NAMES[run.framework]}, seed {run.seed}": run.folder / "log.csv"
+                for pair in one.pairs[:CURVES] for run in pair}
+        compare_curves(logs, folder / f"{one.net}.png", one.net)
+    made = tables(found)
+    for name, text in (("comparison.md", _markdown(made, found, command)), ("comparison.csv", _csv(found)),
+                       ("comparison.html", _page(made, found, command, folder))):
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+
+
+def _accuracy(found: list[Comparison]) -> Table:
+    rows = []
+    for one in found:
+        difference = sum(one.differences) / len(one.differences)
+        test = one.equivalence
+        if test is None:
+            verdict = "one seed: no test"
+        else:
+            verdict = (f"{'equivalent' if test['equivalent'] else 'not shown to be equivalent'} within "
+                       f"{one.margin:.1%} (p {test['p']:.2g}; 90 % interval {test['low']:+.2%} to "
+                       f"{test['high']:+.2%})")
+        rows.append([one.net, *(_spread(*one.accuracy(f)) for f in FRAMEWORKS), f"{difference:+.2%}",
+                     str(len(one.pairs)), str(one.pairs[0][0].result["test_images"]), verdict])
+    other = [one.net for one in found if not one.same_start]
+    start = f"from other initial weights ({', '.join(other)})" if other else "from the same initial weights"
+    return Table("Accuracy", "On the test images after the last epoch; mean and standard deviation over "
+                 f"the seeds. Both frameworks see the same batches, {start}. The verdict is a paired "
+                 "equivalence test (two one-sided t-tests, 5 %).",
+                 ["net", "PyTorch", "Jittor", "difference", "seeds", "test images", "verdict"], rows)
+
+
+def _speed(found: list[Comparison]) -> Table:
+    rows = []
+    for one in found:
+        ratios = one.ratios
+        for framework in FRAMEWORKS:
+            speed = one.speed(framework)
+            ratio = ""
+            if framework == "jittor" and ratios:
+                ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            rows.append([one.net, NAMES[framework], *(
+                "-" if speed[name] is None else form.format(speed[name]) for name, form in (
+                    ("first_epoch", "{:.1f} s"), ("epoch", "{:.1f} s"), ("step_ms", "{:.1f} ms"),
+                    ("images", "{:.0f}/s"), ("memory", "{:.0f} MB"))), ratio])
+    return Table("Speed", "Training only, medians. Jittor compiles its kernels in the first epoch, once per "
+                 "machine; steps, images and the ratio of times are of the later epochs.",
+                 ["net", "framework", "first epoch", "later epoch", "step", "images", "peak memory",
+                  "Jittor / PyTorch (range)"], rows)
+
+
+def _convergence(found: list[Comparison]) -> Table:
+    def cell(reached):
+        return "-" if reached is None else f"epoch {reached[0]:.3g}, {reached[1]:.1f} s"
+
+    return Table("Convergence", "First epoch at whose end the validation accuracy is reached by every seed "
+                 "(median), and the seconds of training until then.",
+                 ["net", "validation accuracy", "PyTorch", "Jittor"],
+                 [[one.net, f"{target:.0%}", *(cell(row[f]) for f in FRAMEWORKS)]
+                  for one in found for target, row in one.convergence()])
+
+
+def _ranking(found: list[Comparison]) -> Table:
+    reached = [{target: row for target, row in one.convergence()} for one in found]
+    rows = []
+    for framework in FRAMEWORKS:
+        common = [t for t in reached[0] if all(t in r and r[t][framework] for r in reached)]
+        orders = [("accuracy", sorted(found, key=lambda one: -one.accuracy(framework)[0]),
+                   lambda one: f"{one.accuracy(framework)[0]:.2%}"),
+                  ("time of an epoch", sorted(found, key=lambda one: _epoch(one, framework)),
+                   lambda one: f"{_epoch(one, framework):.1f} s")]
+        if common:
+            place = {one.net: r[max(common)][framework] for one, r in zip(found, reached)}
+            orders.append((f"epochs to {max(common):.0%}", sorted(found, key=lambda one: place[one.net]),
+                           lambda one: f"{place[one.net][0]:.3g}"))
+        rows += [[NAMES[framework], title, ", ".join(f"{one.net} ({show(one)})" for one in order)]
+                 for title, order, show in orders]
+    return Table("Ranking", "Best first.", ["framework", "by", "order"], rows)
+
+
+def _epoch(one: Comparison, framework: str) -> float:
+    speed = one.speed(framework)
+    return speed["epoch"] or speed["first_epoch"]
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+
+
+def _runs(found: list[Comparison]) -> list[Finished]:
+    return [run for one in found for pair in one.pairs for run in pair]
+
+
+def _where(run: Finished) -> str:
+    record = run.record
+    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    return (f"{record['device']} {record.get('gpu') or record['cpu']}, {record['cores']} cores, "
+            f"{record['precision']}; {versions}, Python {record['python']}; {record['data']}")
+
+
+def _csv(found: list[Comparison]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV)
+    for run in _runs(found):
+        record = run.record
+        writer.writerow([run.net, run.framework, run.seed, run.result["test_acc"], run.result["test_loss"],
+                         max((row["val_acc"] for row in run.log if row["val_acc"] is not None), default=""),
+                         len(run.log), run.log[0]["seconds"],
+                         statistics.median(run.later_seconds) if run.later_seconds else "",
+                         run.epoch_steps, run.epoch_images, run.peak_memory,
+                         record["versions"][run.framework], record["device"], record["precision"],
+                         record["cpu"], record["cores"], run.folder])
+    return text.getvalue()
+
+
+def _markdown(made: list[Table], found: list[Comparison], command: str) -> str:
+    parts = [f"# PyTorch and Jittor, side by side\n\n    {command}"]
+    for table in made:
+        lines = [table.header, ["---"] * len(table.header), *table.rows]
+        grid = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+                         for line in lines)
+        parts.append(f"## {table.title}\n\n{table.note}\n\n{grid}")
+    parts.append("## Curves\n\n" + "\n\n".join(f"![{one.net}]({one.net}.png)" for one in found))
+    parts.append("## Runs\n\n" + "\n".join(f"- `{run.record['command']}`  \n  {_where(run)}"
+                                           for run in _runs(found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(made: list[Table], found: list[Comparison], command: str, folder: Path) -> str:
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    images = [(one.net, base64.b64encode((folder / f"{one.net}.png").read_bytes()).decode()) for one in found]
+    return environment.get_template("comparison.html.j2").render(
+        tables=made, images=images, command=command,
+        runs=[(run.record["command"], _where(run)) for run in _runs(found)])
