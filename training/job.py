@@ -53,8 +53,7 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
         zoo = importlib.import_module(options.ZOOS[framework])
         weights.load(engine.net, {zoo.own_key(args.net, key): a for key, a in start.items()})
     if args.evaluate:
-        loss, accuracy, images = loop.evaluate(engine, data, "test", args)
-        print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images)")
+        print(f"test: {loop.shown(loop.evaluate(engine, data, 'test', args))}")
         return
     arrays = engine.arrays()
     here = {**engine.environment(), **environment(("numpy", framework, "torchvision"))}

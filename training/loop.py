@@ -3,7 +3,7 @@
 An engine is a trainer's framework half; it provides
     step(batch, lr) -> (loss, correct)   one optimizer step; two values still on the device
     fetch(values) -> list[float]         their values on the host
-    evaluate(split, batches) -> (loss, accuracy, images)   means, and over how many, in evaluation mode
+    outputs(split, batches) -> iterator of (logits [B, C], labels [B]), arrays, in evaluation mode
     seed(value)                          of all random numbers that follow (dropout's)
     arrays() -> name -> array            weights and buffers
     optimizer_arrays() -> name -> array  the optimizer's state; load_optimizer(arrays) puts it back
@@ -24,6 +24,7 @@ from . import checkpoint, plots
 from .checkpoint import Progress
 from .data import BatchPlan, Data, evaluation_batches
 from .errors import UserError
+from .evaluation import Scores, score
 from .run import Run
 from .schedule import Schedule
 
@@ -59,7 +60,8 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
         engine.seed(_epoch_seed(args.seed, epoch))
         row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
         if len(data.val):
-            row["val_loss"], row["val_acc"], _ = evaluate(engine, data, "val", args)
+            scores = evaluate(engine, data, "val", args)
+            row["val_loss"], row["val_acc"] = scores.loss, scores.accuracy
         else:
             row["val_loss"] = row["val_acc"] = None
         arrays = engine.arrays()
@@ -74,13 +76,15 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
         progress.seconds = time.perf_counter() - start
         checkpoint.save(run.path(checkpoint.FILE), engine, progress, note)
         print(_line(row, args.epochs), flush=True)
-    loss, accuracy, images = evaluate(engine, data, "test", args)
-    _refuse_divergence(args.epochs, {}, loss)
-    result = {"epochs": args.epochs, "test_loss": loss, "test_acc": accuracy,
-              "test_images": images, "seconds": time.perf_counter() - start}
+    scores = evaluate(engine, data, "test", args)
+    _refuse_divergence(args.epochs, {}, scores.loss)
+    result = {"epochs": args.epochs, "test_loss": scores.loss, "test_acc": scores.accuracy,
+              "test_top5": scores.top5, "test_class_acc": scores.by_class(data.classes),
+              "test_images": scores.images, "seconds": time.perf_counter() - start}
+    run.write_text("confusion.csv", scores.table(data.classes))
     run.write_json("result.json", result)
     plots.curves(run.path("log.csv"), run.path("curves.png"), f"{args.net} on {data.name}")
-    print(f"test: loss {loss:.4f}, accuracy {accuracy:.2%} ({images} images, last epoch)")
+    print(f"test: {shown(scores)}, last epoch")
     print(f"{run.folder}: log.csv, curves.png, last.safetensors")
     return result
 
@@ -99,11 +103,16 @@ def _refuse_divergence(epoch: int, arrays: dict, *losses: float | None) -> None:
         raise UserError(f"{what} is no longer finite (after epoch {epoch}): try a smaller --lr")
 
 
-def evaluate(engine, data: Data, split: str, args) -> tuple[float, float, int]:
-    """Mean loss, accuracy and number of images of "val" or "test" (with --limit-batches, of its
-    first batches)."""
+def evaluate(engine, data: Data, split: str, args) -> Scores:
+    """The scores on "val" or "test" (with --limit-batches, on its first batches)."""
     batches = evaluation_batches(len(data.splits[split]), args.batch_size, data.image_size)
-    return engine.evaluate(split, itertools.islice(batches, args.limit_batches))
+    return score(engine.outputs(split, itertools.islice(batches, args.limit_batches)), data.num_classes)
+
+
+def shown(scores: Scores) -> str:
+    """In one line."""
+    return (f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2%}, top-5 {scores.top5:.2%} "
+            f"({scores.images} images)")
 
 
 def _train_epoch(engine, plan, schedule, epoch, epochs, run) -> dict:

@@ -7,7 +7,8 @@
     state.safetensors what --resume continues from (see training.checkpoint)
     best.safetensors  weights of the best epoch on the validation images
     curves.png        loss and accuracy
-    result.json       test loss and accuracy of the last epoch
+    confusion.csv     test images of the last epoch by class and by the class that the net says
+    result.json       test loss, accuracy, top-5 and accuracy of each class, of the last epoch
 
 Every file is complete or absent; the two logs grow by whole lines. A run that is resumed drops the
 lines of the epoch in which it was stopped.
@@ -113,6 +114,10 @@ class Run:
 
     def write_json(self, name: str, content: dict) -> None:
         write_json(self.path(name), content)
+
+    def write_text(self, name: str, text: str) -> None:
+        with atomic_write(self.path(name)) as file:
+            file.write(text.encode())
 
     def _append(self, name: str, text: str) -> None:
         # One write of whole lines: a reader, or a killed process, never leaves half a row.

@@ -61,8 +61,8 @@ def first_run(tmp_path_factory):
 def test_a_run_leaves_all_its_files(first_run, framework):
     folder = first_run / framework
     assert {p.name for p in folder.iterdir()} == {
-        "args.json", "log.csv", "steps.csv", "last.safetensors", "best.safetensors",
-        "curves.png", "result.json"}
+        "args.json", "log.csv", "steps.csv", "last.safetensors", "best.safetensors", "state.safetensors",
+        "curves.png", "confusion.csv", "result.json"}
     record = json.loads((folder / "args.json").read_text())
     assert record["framework"] == framework and record["precision"] == "float32"
     assert record["command"].startswith(f"python train_{framework}.py --dataset digits --net cnn ")
@@ -76,7 +76,12 @@ def test_a_run_leaves_all_its_files(first_run, framework):
     assert np.mean([float(r["loss"]) for r in steps[:20]]) == pytest.approx(
         float(log[0]["train_loss"]), rel=1e-6)
     assert weights.metadata(folder / "last.safetensors")["epoch"] == "2"
-    assert json.loads((folder / "result.json").read_text())["test_images"] == 360
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test_images"] == 360 and result["test_acc"] < result["test_top5"] <= 1
+    confusion = rows(folder / "confusion.csv")
+    hits = {row["class"]: int(row[row["class"]]) for row in confusion}
+    assert sum(hits.values()) / 360 == result["test_acc"]
+    assert hits.keys() == result["test_class_acc"].keys()
 
 
 def test_both_train_on_the_same_batches_from_the_same_weights(first_run):
@@ -96,7 +101,8 @@ def test_either_evaluates_the_others_checkpoint(first_run, framework, capsys):
     capsys.readouterr()
     assert call(framework, *small("--evaluate", "--init-from", checkpoint)) == 0
     result = json.loads((first_run / other / "result.json").read_text())
-    assert f"accuracy {result['test_acc']:.2%} (360 images)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"accuracy {result['test_acc']:.2%}, top-5" in shown and "(360 images)" in shown
 
 
 @both

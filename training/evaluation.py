@@ -1,0 +1,61 @@
+"""What a net's outputs are worth: loss, accuracy, top-5, confusion. In NumPy and float64, for both trainers."""
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Iterable
+
+import numpy as np
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a set of images.
+
+    Attributes:
+        loss: mean cross-entropy.
+        accuracy, top5: parts of the images whose class has the largest output, one of the five largest.
+        confusion: int [C, C], images by class (row) and by the class that the net takes them for (column).
+    """
+    loss: float
+    accuracy: float
+    top5: float
+    confusion: np.ndarray
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    def by_class(self, classes: tuple[str, ...]) -> dict[str, float | None]:
+        """Accuracy of each class; None for one without images."""
+        return {name: float(row[i] / row.sum()) if row.any() else None
+                for i, (name, row) in enumerate(zip(classes, self.confusion))}
+
+    def table(self, classes: tuple[str, ...]) -> str:
+        """The confusion as a table: a row per class, a column per class that the net says."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", *classes])
+        writer.writerows([name, *row.tolist()] for name, row in zip(classes, self.confusion))
+        return text.getvalue()
+
+
+def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scores:
+    """The scores of batches of (logits [B, C], labels int [B])."""
+    confusion = np.zeros((classes, classes), np.int64)
+    loss, top = 0.0, 0
+    for logits, labels in outputs:
+        logits = np.asarray(logits, "float64")
+        own = logits[np.arange(len(labels)), labels]
+        largest = logits.max(1)
+        loss += float((np.log(np.exp(logits - largest[:, None]).sum(1)) + largest - own).sum())
+        np.add.at(confusion, (labels, logits.argmax(1)), 1)
+        # As in argmax, of equal outputs the first counts as larger.
+        before = (logits == own[:, None]) & (np.arange(classes) < labels[:, None])
+        rank = ((logits > own[:, None]) | before).sum(1)
+        top += int((rank < TOP).sum())
+    images = int(confusion.sum())
+    return Scores(loss / images, float(np.trace(confusion) / images), top / images, confusion)
