@@ -17,13 +17,15 @@ from zoo.catalog import NETS, input_size, lookup
 # Image size and batch of our nets. Odd sizes, so that every stride meets a border; small ones, since
 # float64 runs in Jittor's plain loops. With few values per channel the last BatchNorms are so steep
 # that PyTorch's own float64 gradients move by 3e-11 when the input moves by 1e-15 (densenet161,
-# batch 4; 4e-13 with 8): hence eight images for the deepest nets without residual branches.
+# batch 4; 4e-13 with 8) and its float32 ones by 1e-3 (inception_v2; 3e-4 with 8): hence eight images
+# for the deepest nets without residual branches.
 SIZE, BATCH = 33, 4
 SIZES = {"se_resnet18_preact": 17, "densenet_bc_100_12": 17, "googlenet": 65, "googlenet_paper": 65,
          "bn_inception": 65, "se_bn_inception": 65,
          **dict.fromkeys(("inception_v2", "inception_v3", "inception_v4"), 107)}
 BATCHES = {"googlenet_paper": 2, "mobilenet_mnist": 2, "densenet121_mnist": 8, "densenet121": 8,
-           "densenet161": 8, "densenet169": 8, "densenet201": 8, "inception_v4": 8,
+           "densenet161": 8, "densenet169": 8, "densenet201": 8, "inception_v2": 8, "inception_v3": 8,
+           "inception_v4": 8,
            **dict.fromkeys(("alexnet", "alexnet_paper", "alexnet_single"), 2)}
 
 

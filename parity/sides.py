@@ -72,7 +72,7 @@ class TorchSide:
             found = leaves(self.model.train(training)(*(self._tensor(a).clone() for a in inputs)))
         return {name: t.numpy().copy() for name, t in found.items()}
 
-    def gradients(self, inputs, branches: Branches, replay: bool):
+    def gradients(self, inputs, branches: Branches, replay: bool = False):
         """Gradients of the task's loss by parameter name; those of the inputs are "input"."""
         arguments = [self._tensor(a) for a in inputs]
         names = self.task.input_names()
