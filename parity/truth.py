@@ -80,8 +80,8 @@ def budget(floor: float) -> float:
 
 def budget64(floor: float) -> float:
     """Largest error allowed in float64, in u, where PyTorch's own float64 moves by `floor` u when its
-    input moves by one unit in the last place or its memory layout changes: 1e-11 relative, or 8 floors if that is more, but at
-    most 1e-10."""
+    input moves by one unit in the last place or its memory layout changes: 1e-11 relative, or 8 floors
+    if that is more, but at most 1e-10."""
     return min(max(FLOAT64_BOUND / U, 8.0 * floor), FLOAT64_CEILING / U)
 
 
