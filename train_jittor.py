@@ -50,7 +50,10 @@ class Engine:
         output = self.net(x)
         loss = total_loss(lambda logits: self.cross_entropy(
             logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
-        self.optimizer.step(loss)
+        self.optimizer.backward(loss)
+        if self.args.clip_norm:
+            self.optimizer.clip_gradients(self.args.clip_norm)
+        self.optimizer.step()
         return loss, (heads(output)[0].argmax(1)[0] == y).sum()
 
     def fetch(self, values):

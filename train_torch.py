@@ -53,6 +53,8 @@ class Engine:
             logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
         self.optimizer.zero_grad()
         loss.backward()
+        if self.args.clip_norm:
+            self.torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.args.clip_norm)
         self.optimizer.step()
         return loss.detach(), (heads(output)[0].detach().argmax(1) == y).sum()
 

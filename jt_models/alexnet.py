@@ -12,7 +12,7 @@ An 11x11 convolution of stride 4 makes 55x55 of 227x227 without padding or of 22
 2, never of the 224x224 without padding that the notes give: padding 2 here. The notes' 13x13 after
 the 2nd convolution is the size after its pool. But for `alexnet_mnist`, the last feature maps are
 pooled to 6x6 (which they have at 224x224), and dropout precedes the first two linear layers, both
-as in torchvision; the paper drops these layers' outputs.
+as in torchvision; the paper drops these layers' outputs. `hidden` is the width of these two.
 """
 from collections import OrderedDict
 

@@ -139,9 +139,10 @@ def matrix() -> str:
                                    f"torch {worst['torch_u']:.2g}")
         body.append([*cells, f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"])
     passed = sum(row["passed"] for row in data)
-    note = (f"{passed} of {len(data)} nets pass, in {sum(row['seconds'] for row in data) / 60:.0f} minutes, "
-            f"with at most {max(row['peak_memory_mb'] for row in data)} MB. "
-            + _where(data[-1]["environment"]))
+    where = data[-1]["environment"]
+    note = (f"{passed} of {len(data)} nets pass; times add up to {sum(row['seconds'] for row in data) / 60:.0f} "
+            f"minutes, {where['cores'] // where['threads']} nets at a time, beside other work; at most "
+            f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(where)}")
     return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
                   "time", "memory"], body) + "\n\n" + note
 

@@ -255,6 +255,27 @@ def test_optimizers_in_float64(rule, options):
             assert error(a.numpy(), b.detach().numpy()).worst < 1e-13
 
 
+@pytest.mark.parametrize("limit", [0.5, 1e3])
+def test_gradients_are_clipped_as_torchs(limit):
+    """The norm of all gradients together; 10^6 values in one of them, where one long sum would be off."""
+    start = [image(1000, 1000), image(7, seed=1), image(1, seed=2)]
+    targets = [image(*a.shape, seed=5) for a in start]
+    theirs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in start]
+    loss = sum(((p - torch.tensor(t)) ** 2).mean() for p, t in zip(theirs, targets))
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(theirs, limit)
+    ours = [jt.array(a) for a in start]
+    optimizer = optim.SGD(ours, lr=1.0)
+    squares = [(p - jt.array(t)) * (p - jt.array(t)) for p, t in zip(ours, targets)]
+    optimizer.backward(sum(s.sum() / s.numel() for s in squares))
+    assert abs(optimizer.clip_gradients(limit).item() / float(norm) - 1) < 8 * U
+    for g, b in zip(optimizer.param_groups[0]["grads"], theirs):
+        assert error(g.numpy(), b.grad.numpy()).worst < 8 * U
+    optimizer.step()
+    for p, b in zip(ours, theirs):
+        assert error(p.numpy(), (b - b.grad).detach().numpy()).worst < 8 * U
+
+
 def test_sgd_refuses_nesterov_without_momentum():
     with pytest.raises(ValueError, match="Nesterov"):
         optim.SGD([jt.ones(2)], nesterov=True)

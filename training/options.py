@@ -99,6 +99,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--nesterov", action="store_true", help="Nesterov momentum for sgd")
     g.add_argument("--wd", "--weight-decay", dest="wd", type=_number(float, 0), default=5e-4,
                    metavar="WD", help="weight decay, on all parameters")
+    g.add_argument("--clip-norm", type=_number(float, 0), default=0.0, metavar="NORM",
+                   help="scale gradients whose norm, of all parameters together, is larger; 0: never")
     g.add_argument("--schedule", choices=KINDS, default="cosine", help="learning rate over time")
     g.add_argument("--warmup-epochs", type=_number(float, 0), default=0.0, metavar="N",
                    help="linear warm-up")

@@ -127,10 +127,28 @@ def test_inputs_are_the_plans_bit_for_bit(framework, channels):
 def test_every_optimizer_and_option_runs(framework, optimizer, tmp_path):
     assert call(framework, *small("--epochs", 2, "--limit-batches", 2, "--label-smoothing", 0.1,
                                   "--dropout", 0.2, "--schedule", "multistep", "--milestones", 1,
-                                  "--val-fraction", 0, "--output-dir", tmp_path / "r", *optimizer)) == 0
+                                  "--clip-norm", 0.5, "--val-fraction", 0, "--output-dir", tmp_path / "r", *optimizer)) == 0
     log = rows(tmp_path / "r" / "log.csv")
     assert len(log) == 2 and log[0]["val_loss"] == ""
     assert float(log[1]["lr"]) == pytest.approx(float(rows(tmp_path / "r/steps.csv")[1]["lr"]) / 10)
+
+
+def test_clipping_is_the_same_in_both(tmp_path):
+    """A small norm keeps the weights nearly where they were, by the same steps."""
+    init = tmp_path / "init.safetensors"
+    shared = small("--epochs", 1, "--limit-batches", 3, "--lr", 0.1, "--clip-norm", 1e-3, "--wd", 0,
+                   "--momentum", 0)
+    assert call("torch", *shared, "--save-init", init, "--output-dir", tmp_path / "torch") == 0
+    assert call("jittor", *shared, "--init-from", init, "--output-dir", tmp_path / "jittor") == 0
+    start = weights.read(init)
+    ends = [weights.read(tmp_path / name / "last.safetensors") for name in TRAINERS]
+    rates = [float(row["lr"]) for row in rows(tmp_path / "torch" / "steps.csv")]
+    moves = [{name: end[name] - start[name].astype("float64") for name in start} for end in ends]
+    for move in moves:
+        length = np.sqrt(sum((a ** 2).sum() for a in move.values()))
+        assert 0.5 < length / (1e-3 * sum(rates)) <= 1.0001
+    for name in start:
+        np.testing.assert_allclose(moves[0][name], moves[1][name], atol=1e-7)
 
 
 @both
