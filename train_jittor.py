@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -26,8 +27,10 @@ class Engine:
         from jt_models.batches import Batches
         from jt_models.layers import set_training
         from jt_models.losses import cross_entropy
+        from jt_models.optim import trainable
         self.jt, self.args = jt, args
         self.cross_entropy, self.set_training = cross_entropy, set_training
+        self.trainable = trainable
         size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
         self.seed(args.seed)
@@ -35,6 +38,7 @@ class Engine:
                                     dropout=args.dropout)
         self.optimizer = _optimizer(self.net, args)
         self.inputs = Batches(data, size)
+        self.average = []  # of each parameter, once there is a step
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
@@ -54,6 +58,8 @@ class Engine:
         if self.args.clip_norm:
             self.optimizer.clip_gradients(self.args.clip_norm)
         self.optimizer.step()
+        if self.args.ema:
+            self._follow()
         return loss, (heads(output)[0].argmax(1)[0] == y).sum()
 
     def fetch(self, values):
@@ -66,6 +72,34 @@ class Engine:
                 x, y = self.inputs(split, batch)
                 yield self.net(x).numpy(), y.numpy()
         self.set_training(self.net)
+
+    def _follow(self):
+        parameters = list(self.trainable(self.net).values())
+        if self.average:
+            for a, p in zip(self.average, parameters):
+                a.update(a + (p - a) * (1 - self.args.ema))
+        else:
+            self.average = [p.copy().stop_grad() for p in parameters]
+
+    @contextlib.contextmanager
+    def averaged(self):
+        parameters = list(self.trainable(self.net).values()) if self.average else []
+        kept = [p.copy() for p in parameters]
+        self._put(parameters, self.average)
+        yield
+        self._put(parameters, kept)
+
+    def _put(self, parameters, values):
+        for p, value in zip(parameters, values):
+            p.update(value)
+            p.start_grad()  # `update` takes over that a value needs no gradient
+
+    def average_arrays(self):
+        return {name: np.array(a.numpy()) for name, a in zip(self.trainable(self.net), self.average)}
+
+    def load_average(self, arrays):
+        self.average = [self.jt.array(arrays[name]).stop_grad()
+                        for name in self.trainable(self.net)] if arrays else []
 
     def arrays(self):
         return weights.tensors(self.net)
@@ -84,10 +118,9 @@ class Engine:
 
     def _slots(self):
         """"momentum_buffer.conv1.weight" and so on -> Var of the optimizer's state."""
-        from jt_models.optim import trainable
         group, = self.optimizer.param_groups
         return {f"{slot}.{name}": var for slot in self.optimizer.state
-                for name, var in zip(trainable(self.net), group[slot])}
+                for name, var in zip(self.trainable(self.net), group[slot])}
 
     def peak_memory(self):
         if self.device == "cuda":  # Jittor's pool never shrinks, so what it holds is its peak

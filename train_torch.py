@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 
@@ -32,6 +33,7 @@ class Engine:
                           dropout=args.dropout).to(self.device)
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
         self.inputs = Batches(data, size, self.device)
+        self.average = []  # of each parameter, once there is a step
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
@@ -56,6 +58,8 @@ class Engine:
         if self.args.clip_norm:
             self.torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.args.clip_norm)
         self.optimizer.step()
+        if self.args.ema:
+            self._follow()
         return loss.detach(), (heads(output)[0].detach().argmax(1) == y).sum()
 
     def fetch(self, values):
@@ -68,6 +72,33 @@ class Engine:
                 x, y = self.inputs(split, batch)
                 yield self.net(x).cpu().numpy(), y.cpu().numpy()
         self.net.train()
+
+    def _follow(self):
+        parameters = [p.detach() for p in self.net.parameters()]
+        if self.average:
+            self.torch._foreach_lerp_(self.average, parameters, 1 - self.args.ema)
+        else:
+            self.average = [p.clone() for p in parameters]
+
+    @contextlib.contextmanager
+    def averaged(self):
+        parameters = [p.detach() for p in self.net.parameters()] if self.average else []
+        kept = [p.clone() for p in parameters]
+        self._put(parameters, self.average)
+        yield
+        self._put(parameters, kept)
+
+    def _put(self, parameters, values):
+        for p, value in zip(parameters, values):
+            p.copy_(value)
+
+    def average_arrays(self):
+        names = [name for name, _ in self.net.named_parameters()]
+        return {name: a.cpu().numpy() for name, a in zip(names, self.average)}
+
+    def load_average(self, arrays):
+        self.average = [self.torch.tensor(arrays[name]).to(self.device)
+                        for name, _ in self.net.named_parameters()] if arrays else []
 
     def arrays(self):
         return weights.tensors(self.net)

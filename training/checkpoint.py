@@ -1,4 +1,4 @@
-"""What an interrupted run continues from: weights and optimizer, in one file, complete or absent.
+"""What an interrupted run continues from: weights, optimizer and average, in one file, complete or absent.
 
 Batches, learning rates and random numbers are functions of (seed, epoch, step), so nothing else has to
 be kept for a continued run to equal an uninterrupted one bit for bit.
@@ -14,7 +14,7 @@ from parity import weights
 from .errors import UserError
 
 FILE = "state.safetensors"
-_PARTS = ("weights", "optimizer")
+_PARTS = ("weights", "optimizer", "average")
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Progress:
 
 def save(path: Path, engine, progress: Progress, note: dict[str, str]) -> None:
     """Write the state of a run after an epoch."""
-    parts = zip(_PARTS, (engine.arrays(), engine.optimizer_arrays()))
+    parts = zip(_PARTS, (engine.arrays(), engine.optimizer_arrays(), engine.average_arrays()))
     weights.save(path, {f"{part}.{name}": a for part, arrays in parts for name, a in arrays.items()},
                  {**note, "best": repr(progress.best), "seconds": repr(progress.seconds)})
 
@@ -51,12 +51,14 @@ def load(path: Path, engine) -> Progress:
     note = weights.metadata(path)
     try:
         progress = Progress(int(note["epoch"]), float(note["best"]), float(note["seconds"]))
-        for key, array in parts["optimizer"].items():
-            name = key.partition(".")[2]  # none for a count of steps
+        for key, array in {**parts["average"], **parts["optimizer"]}.items():
+            # "momentum_buffer.conv1.weight", say; a count of steps has no shape.
+            name = key if key in parts["average"] else key.partition(".")[2]
             if name and array.ndim and array.shape != parts["weights"][name].shape:
                 raise ValueError(f"{key} has shape {array.shape}")
         weights.load(engine.net, parts["weights"])
         engine.load_optimizer(parts["optimizer"])
+        engine.load_average(parts["average"])
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not the state of this run: {error}") from error
     return progress

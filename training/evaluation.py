@@ -1,4 +1,4 @@
-"""What a net's outputs are worth: loss, accuracy, top-5, confusion. In NumPy and float64, for both trainers."""
+"""What a net's outputs are worth: loss, accuracy, top-5, confusion. NumPy in float64, for both trainers."""
 from __future__ import annotations
 
 import csv

@@ -6,6 +6,8 @@ An engine is a trainer's framework half; it provides
     outputs(split, batches) -> iterator of (logits [B, C], labels [B]), arrays, in evaluation mode
     seed(value)                          of all random numbers that follow (dropout's)
     arrays() -> name -> array            weights and buffers
+    averaged()                           context in which the net has the average weights of --ema, if any
+    average_arrays() -> name -> array    that average, empty without one; load_average(arrays)
     optimizer_arrays() -> name -> array  the optimizer's state; load_optimizer(arrays) puts it back
     peak_memory() -> float               of the process or GPU, MB
 """
@@ -59,12 +61,12 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     for epoch in range(progress.epoch + 1, args.epochs + 1):
         engine.seed(_epoch_seed(args.seed, epoch))
         row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
-        if len(data.val):
-            scores = evaluate(engine, data, "val", args)
-            row["val_loss"], row["val_acc"] = scores.loss, scores.accuracy
-        else:
-            row["val_loss"] = row["val_acc"] = None
-        arrays = engine.arrays()
+        row["val_loss"] = row["val_acc"] = None
+        with engine.averaged():
+            if len(data.val):
+                scores = evaluate(engine, data, "val", args)
+                row["val_loss"], row["val_acc"] = scores.loss, scores.accuracy
+            arrays = engine.arrays()
         _refuse_divergence(epoch, arrays, row["val_loss"])
         note = {"net": args.net, "epoch": str(epoch), "command": run.command}
         weights.save(run.path("last.safetensors"), arrays, note)
@@ -76,7 +78,8 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
         progress.seconds = time.perf_counter() - start
         checkpoint.save(run.path(checkpoint.FILE), engine, progress, note)
         print(_line(row, args.epochs), flush=True)
-    scores = evaluate(engine, data, "test", args)
+    with engine.averaged():
+        scores = evaluate(engine, data, "test", args)
     _refuse_divergence(args.epochs, {}, scores.loss)
     result = {"epochs": args.epochs, "test_loss": scores.loss, "test_acc": scores.accuracy,
               "test_top5": scores.top5, "test_class_acc": scores.by_class(data.classes),

@@ -101,6 +101,9 @@ def parser(framework: str) -> argparse.ArgumentParser:
                    metavar="WD", help="weight decay, on all parameters")
     g.add_argument("--clip-norm", type=_number(float, 0), default=0.0, metavar="NORM",
                    help="scale gradients whose norm, of all parameters together, is larger; 0: never")
+    g.add_argument("--ema", type=fraction, default=0.0, metavar="DECAY",
+                   help="evaluate and save the exponential moving average of the weights over the steps "
+                        "(0.999, say; BatchNorm's statistics are the net's); 0: the weights themselves")
     g.add_argument("--schedule", choices=KINDS, default="cosine", help="learning rate over time")
     g.add_argument("--warmup-epochs", type=_number(float, 0), default=0.0, metavar="N",
                    help="linear warm-up")

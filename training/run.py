@@ -3,9 +3,9 @@
     args.json         command, options, versions, hardware, precision, data
     log.csv           one row per epoch
     steps.csv         learning rate and loss of every training step
-    last.safetensors  weights after the last complete epoch
+    last.safetensors  weights after the last complete epoch (with --ema their average)
+    best.safetensors  the same of the best epoch on the validation images
     state.safetensors what --resume continues from (see training.checkpoint)
-    best.safetensors  weights of the best epoch on the validation images
     curves.png        loss and accuracy
     confusion.csv     test images of the last epoch by class and by the class that the net says
     result.json       test loss, accuracy, top-5 and accuracy of each class, of the last epoch

@@ -55,8 +55,8 @@ def complete_or_absent(folder):
 
 
 @both
-@pytest.mark.parametrize("optimizer", [["--optimizer", "adam"], ["--nesterov", "--warmup-epochs", 1],
-                                       ["--momentum", 0]])
+@pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--ema", 0.9],
+                                       ["--nesterov", "--warmup-epochs", 1], ["--momentum", 0]])
 def test_stopped_within_an_epoch(framework, optimizer, tmp_path, monkeypatch, capsys):
     options = small("--limit-batches", 4, "--dropout", 0.2, "--lr", 0.01, *optimizer)
     assert call(framework, *options, "--output-dir", tmp_path / "whole") == 0

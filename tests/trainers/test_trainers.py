@@ -127,7 +127,8 @@ def test_inputs_are_the_plans_bit_for_bit(framework, channels):
 def test_every_optimizer_and_option_runs(framework, optimizer, tmp_path):
     assert call(framework, *small("--epochs", 2, "--limit-batches", 2, "--label-smoothing", 0.1,
                                   "--dropout", 0.2, "--schedule", "multistep", "--milestones", 1,
-                                  "--clip-norm", 0.5, "--val-fraction", 0, "--output-dir", tmp_path / "r", *optimizer)) == 0
+                                  "--clip-norm", 0.5, "--val-fraction", 0,
+                                  "--output-dir", tmp_path / "r", *optimizer)) == 0
     log = rows(tmp_path / "r" / "log.csv")
     assert len(log) == 2 and log[0]["val_loss"] == ""
     assert float(log[1]["lr"]) == pytest.approx(float(rows(tmp_path / "r/steps.csv")[1]["lr"]) / 10)
@@ -149,6 +150,47 @@ def test_clipping_is_the_same_in_both(tmp_path):
         assert 0.5 < length / (1e-3 * sum(rates)) <= 1.0001
     for name in start:
         np.testing.assert_allclose(moves[0][name], moves[1][name], atol=1e-7)
+
+
+@both
+def test_the_average_of_the_weights(framework, tmp_path):
+    """After three steps, by hand."""
+    args = options.parse(framework, ["--net", "cnn", "--device", "cpu", "--ema", "0.75"])
+    data = toy(size=32)
+    plan = BatchPlan(12, 4, 32, data.padding, data.flip, seed=1)
+    engine = TRAINERS[framework].Engine(args, data)
+    seen = []
+    for batch in plan.epoch(0):
+        engine.step(batch, 0.1)
+        seen.append(engine.arrays())
+    assert len(seen) == 3
+    for name in seen[0]:
+        expected = 0.75 * (0.75 * seen[0][name] + 0.25 * seen[1][name]) + 0.25 * seen[2][name]
+        np.testing.assert_allclose(engine.average_arrays()[name], expected, rtol=0, atol=1e-6)
+    with engine.averaged():
+        inside = engine.arrays()
+    after = engine.arrays()
+    for name in after:
+        assert np.array_equal(inside[name], engine.average_arrays()[name])
+        assert np.array_equal(after[name], seen[2][name])
+        assert not np.array_equal(inside[name], after[name])
+    engine.step(batch, 0.1)
+    for name, array in engine.arrays().items():
+        assert not np.array_equal(array, after[name])
+
+
+@both
+def test_what_is_saved_and_evaluated_is_the_average(framework, tmp_path, capsys):
+    assert call(framework, *small("--epochs", 1, "--limit-batches", 5, "--ema", 0.9, "--lr", 0.05,
+                                  "--output-dir", tmp_path / "r")) == 0
+    state, last = (weights.read(tmp_path / "r" / f"{name}.safetensors") for name in ("state", "last"))
+    for name, array in last.items():
+        assert np.array_equal(array, state[f"average.{name}"])
+        assert not np.array_equal(array, state[f"weights.{name}"])
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert call(framework, *small("--evaluate", "--limit-batches", 5, "--init-from",
+                                  tmp_path / "r" / "last.safetensors")) == 0
+    assert f"accuracy {result['test_acc']:.2%}" in capsys.readouterr().out.splitlines()[-1]
 
 
 @both
