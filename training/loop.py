@@ -85,8 +85,8 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
               "test_top5": scores.top5, "test_class_acc": scores.by_class(data.classes),
               "test_images": scores.images, "seconds": time.perf_counter() - start}
     run.write_text("confusion.csv", scores.table(data.classes))
-    run.write_json("result.json", result)
     plots.curves(run.path("log.csv"), run.path("curves.png"), f"{args.net} on {data.name}")
+    run.write_json("result.json", result)  # last: a run that has it is complete
     print(f"test: {shown(scores)}, last epoch")
     print(f"{run.folder}: log.csv, curves.png, last.safetensors")
     return result
