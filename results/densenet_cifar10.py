@@ -66,7 +66,7 @@ def first_losses(data_dir: str, init: Path) -> None:
         if seed is not None:
             rng = np.random.default_rng(seed)
             arrays = {k: one_ulp(rng, a) if a.dtype == "float32" else a for k, a in start.items()}
-            engine.table = engine._put(one_ulp(rng, data.table()))
+            engine.inputs.table = engine.inputs._put(one_ulp(rng, data.table()))
         weights.load(engine.net, arrays)
         columns[name] = losses(engine, data, args)
     with open(OUT / "first_losses.csv", "w", newline="") as file:

@@ -11,9 +11,10 @@ from torch import nn as tnn
 
 import jittor as jt
 from jittor import nn as jnn
-from parity import assert_parity, check
+from parity import assert_parity, check, checks
 from parity.api import ParityError
 from parity.models import Source
+from parity.truth import U
 from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,3 +297,31 @@ def test_a_model_without_parameters_has_no_steps_to_judge():
 
     report = check(Jittor(), Torch(), images(), **FAST)
     assert report.passed and "structure steps" in report.skipped
+
+
+class Off(jnn.Linear):
+    """A linear layer with a relative error."""
+    off = 0.0
+
+    def execute(self, x):
+        return super().execute(x) * (1 + self.off)
+
+
+@pytest.mark.parametrize("off, noise, passes", [
+    (5e-12, 0, True), (2e-11, 0, False), (2e-11, 1e-12, False), (2e-11, 5e-12, True), (2e-10, 1e-9, False)])
+def test_the_float64_bound_follows_the_reference_in_another_layout(monkeypatch, off, noise, passes):
+    """Eight times what PyTorch's own float64 moves by in channels_last, at most 1e-10."""
+    def noisy(pair, dtype):
+        side = pair.truth(dtype)
+        usual = side.forward
+        side.forward = lambda *args: {k: v * (1 + noise) for k, v in usual(*args).items()}
+        return side
+
+    port = Off(6, 5)
+    port.off = off
+    monkeypatch.setattr(checks, "_channels_last", noisy)
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    report = check(port, tnn.Linear(6, 5), x, levels="eval", verdicts="structure", locate=False)
+    assert report.passed == passes, str(report)
+    asked = [c.floor * U for c in report.checks if c.level == "eval" and c.error * U > 1e-11]
+    assert all(floor == pytest.approx(max(noise, 1e-16), rel=0.01, abs=1e-15) for floor in asked)
