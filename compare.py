@@ -25,9 +25,10 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = options.Parser(
         prog="compare.py", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
-        epilog="What follows -- goes to both trainers (see train_torch.py --help). Runs alternate and never "
-               "share the machine. A comparison that was interrupted goes on with the same command. Exit "
-               "code: 0 done; 2 bad input; else that of the trainer that failed.")
+        epilog="What follows -- goes to both trainers (see train_torch.py --help). Runs alternate and "
+               "never share the machine. A comparison with --output-dir that was interrupted goes on with "
+               "the same command. Exit code: 0 done; 2 bad input; 130 interrupted; else that of the "
+               "trainer that failed.")
     parser.add_argument("runs", metavar="RUN_FOLDER", nargs="*", type=Path, help="folders of finished runs")
     parser.add_argument("--nets", metavar="NAME", nargs="+", default=[], help="nets to train")
     parser.add_argument("--seeds", metavar="N", nargs="+", type=int, default=[0],
@@ -35,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--margin", type=float, default=0.02, metavar="F",
                         help="accuracies that differ by less count as equal (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, metavar="DIR",
-                        help="for the report, and RUNS of --nets (default: runs/comparison-TIME)")
+                        help="for the report and, in its folder runs, the runs "
+                             "(default: runs/comparison-TIME)")
     return parser
 
 
@@ -61,9 +63,9 @@ def _run(argv: list[str]) -> None:
 
 def _options(net: str, seed: int, passed: list[str]) -> list[str]:
     for name in ("--net", "--seed", "--output-dir", "--init-from", "--save-init", "--resume", "--evaluate"):
-        if name in passed:
+        if name in (option.partition("=")[0] for option in passed):
             raise UserError(f"{name} cannot be passed to the trainers: compare.py sets it")
-    return ["--net", net, "--seed", str(seed), *passed]
+    return [*passed, "--net", net, "--seed", str(seed)]
 
 
 def _pair(net: str, seed: int, passed: list[str], folder: Path) -> list[Path]:

@@ -117,7 +117,8 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     refused("give folders of finished runs, or --nets")
     refused("--margin 2.0 is not allowed", torch, jittor, "--margin", 2)
     for name, text in (("log.csv", "epoch,seconds\n1,x\n"), ("log.csv", ""), ("result.json", "{}"),
-                       ("result.json", "x"), ("args.json", json.dumps({"command": "", "framework": "torch"}))):
+                       ("result.json", "x"),
+                       ("args.json", json.dumps({"command": "", "framework": "torch"}))):
         damaged = shutil.copytree(jittor, tmp_path / "damaged", dirs_exist_ok=True)
         (damaged / name).write_text(text)
         refused(f"the files in {damaged} are damaged", torch, damaged)
@@ -144,7 +145,7 @@ def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
     assert (tmp_path / "c" / "comparison.html").exists()
     assert compare.main([*command, "--lr", "0.5"]) == 2
     assert "was made with other options" in capfd.readouterr().err
-    assert compare.main(["--nets", "cnn", "--", "--seed", "3"]) == 2
+    assert compare.main(["--nets", "cnn", "--", "--seed=3"]) == 2
     assert "--seed cannot be passed to the trainers" in capfd.readouterr().err
     assert compare.main(["--nets", "cnnn", "--", *OPTIONS]) == 2
     assert "did you mean cnn" in capfd.readouterr().err
