@@ -135,7 +135,8 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     inputs = pair.task.cast("float64")
     shaken = moved(inputs)
     reference, port = pair.truth(), pair.port("float64")
-    lying = functools.cache(lambda: _channels_last(pair, "float64"))
+    other_layout = functools.cache(lambda: _takes_channels_last(pair, "float64") and
+                                   _channels_last(pair, "float64"))
 
     def compare(run) -> dict:
         """Judge what `run` gives of a side and inputs: level -> tensors. Returns the reference's."""
@@ -147,8 +148,8 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
         floors = {level: in_u(errors(t, truth[level])) for level, t in run(reference, shaken).items()}
         # PyTorch itself in another memory layout errs more than for inputs one ulp away, in steep nets.
         if not all(e.worst / U <= judge.budget(floors[level].get(name, 0.0))
-                   for level in found for name, e in found[level].items()) and lying():
-            for level, t in run(lying(), inputs).items():
+                   for level in found for name, e in found[level].items()) and other_layout():
+            for level, t in run(other_layout(), inputs).items():
                 keep_largest(floors[level], in_u(errors(t, truth[level])))
         for level in found:
             judge(level, found[level], floors[level])
@@ -218,7 +219,7 @@ class _Floor:
 
     def __init__(self, pair: Pair, truth: TorchSide):
         self.pair, self.truth = pair, truth
-        self.variants = tuple(v for v in FLOOR if not v.channels_last or _channels_last(pair, "float32"))
+        self.variants = tuple(v for v in FLOOR if not v.channels_last or _takes_channels_last(pair, "float32"))
 
     def runs(self, state: State, variants=None):
         """Yields (variant, side, state) per variant, the side and the truth with that state's weights."""
@@ -279,17 +280,23 @@ class _Floor:
         keep_largest(largest["steps"], largest["momentum"])
 
 
-def _channels_last(pair: Pair, dtype: str) -> TorchSide | None:
-    """The reference in this memory layout; None if it does not run in it: one with `view` or three axes."""
+def _channels_last(pair: Pair, dtype: str) -> TorchSide:
+    """The reference in this memory layout."""
     side = pair.truth(dtype)
     side.layout = torch.channels_last
+    side.model.to(memory_format=torch.channels_last)
+    return side
+
+
+def _takes_channels_last(pair: Pair, dtype: str) -> bool:
+    """Whether the reference runs in this layout: one with `view` or three axes does not."""
     try:
-        side.model.to(memory_format=torch.channels_last)
+        side = _channels_last(pair, dtype)
         for _, training in MODES:
             side.forward(pair.task.cast(dtype), training)
     except RuntimeError:
-        return None
-    return side
+        return False
+    return True
 
 
 def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:

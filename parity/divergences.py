@@ -592,6 +592,23 @@ def unused_parameter_decays():
         return _apart(np.array(unused.numpy()), _START), None
 
 
+@declare(size=2.2e-4, unit="relative to float64, of the norm of 10^6 gradients, float32",
+         where="jittor/optim.py:96", quote="total_norm = jt.norm(jt.concat(grads), norm_type)",
+         remedy="jt_models.optim.SGD", instead="`optimizer.clip_gradients`, whose sums go axis by axis",
+         factor=10, bound=1e-6)
+def clip_grad_norm():
+    """`clip_grad_norm` makes the norm of all gradients by one long sum."""
+    gradient = np.random.default_rng(0).standard_normal((1000, 1000)).astype("float32")
+
+    def clipped(optimizer, clip):
+        optimizer.backward((optimizer.param_groups[0]["params"][0] * jt.array(gradient)).sum())
+        clip(1.0)
+        return np.linalg.norm(np.array(optimizer.param_groups[0]["grads"][0].numpy()).astype("float64"))
+
+    stock, ours = (rules.SGD([jt.zeros((1000, 1000))], lr=1.0) for rules in (jt.optim, optim))
+    return (abs(clipped(stock, stock.clip_grad_norm) - 1), abs(clipped(ours, ours.clip_gradients) - 1))
+
+
 # Schedulers: the rate of each of 9 epochs, from 1.
 
 _EPOCHS = range(9)
