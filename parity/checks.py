@@ -219,7 +219,8 @@ class _Floor:
 
     def __init__(self, pair: Pair, truth: TorchSide):
         self.pair, self.truth = pair, truth
-        self.variants = tuple(v for v in FLOOR if not v.channels_last or _takes_channels_last(pair, "float32"))
+        layouts = (False, True) if _takes_channels_last(pair, "float32") else (False,)
+        self.variants = tuple(v for v in FLOOR if v.channels_last in layouts)
 
     def runs(self, state: State, variants=None):
         """Yields (variant, side, state) per variant, the side and the truth with that state's weights."""
