@@ -22,7 +22,7 @@ from .pair import Pair
 from .report import VERDICTS, Check, Report
 from .sides import RATE, State, TorchSide
 from .task import cast, moved
-from .truth import BUDGETS, U, Error, one_ulp
+from .truth import BUDGETS, CEILING, U, Error, one_ulp
 
 STEP_LEVELS = {"momentum", "steps"}
 
@@ -298,6 +298,17 @@ def _takes_channels_last(pair: Pair, dtype: str) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def too_steep(pair: Pair) -> bool:
+    """Whether PyTorch's own float32 is further from its float64 than any budget allows, in outputs or
+    gradients in training mode, so that float32 cannot be judged."""
+    floor = _Floor(pair, pair.truth())
+    floor.variants = FLOOR[:1]
+    inputs = pair.task.cast("float32")
+    plain = next(view for view in VIEWS if view[0] == "train" and not view[-1])
+    found = {**floor.forward(pair.start, inputs, [plain])[plain], **floor.gradients(pair.start, inputs)[0]}
+    return max(found.values(), default=0.0) > CEILING
 
 
 def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:

@@ -11,6 +11,7 @@ from torch import nn as tnn
 
 import jittor as jt
 from jittor import nn as jnn
+from jt_models import layers
 from parity import assert_parity, check, checks
 from parity.api import ParityError
 from parity.models import Source
@@ -325,3 +326,25 @@ def test_the_float64_bound_follows_the_reference_in_another_layout(monkeypatch, 
     assert report.passed == passes, str(report)
     asked = [c.floor * U for c in report.checks if c.level == "eval" and c.error * U > 1e-11]
     assert all(floor == pytest.approx(max(noise, 1e-16), rel=0.01, abs=1e-15) for floor in asked)
+
+
+def plain(nn, depth):
+    """A net of `depth` plain layers: convolution, BatchNorm, ReLU."""
+    return nn.Sequential(*(nn.Sequential(nn.Conv2d(8 if i else 3, 8, 3, padding=1, bias=False),
+                                         nn.BatchNorm2d(8), nn.ReLU()) for i in range(depth)))
+
+
+@pytest.mark.parametrize("depth, lifted", [(2, False), (60, True)])
+def test_a_net_too_deep_for_float32_is_judged_in_a_calmer_state(depth, lifted):
+    port, reference = plain(layers, depth), plain(tnn, depth)
+    with torch.no_grad():
+        reference[0][1].bias.copy_(torch.arange(8) / 8)  # trained: it stays
+    report = check(port, reference, images(4, 8), levels=("train", "gradients"), steps=0, locate=False)
+    assert report.passed, str(report)
+    assert ("state" in report.environment) == lifted
+    assert np.allclose(port[0][1].bias.numpy(), np.arange(8) / 8)
+    mean = float(np.mean([port[i][1].bias.numpy() for i in range(1, depth)]))
+    assert mean == pytest.approx(int(lifted), abs=0.15)
+    port[depth // 2][1].eps = 1.1e-5
+    assert not check(port, reference, images(4, 8), levels=("train", "gradients"), steps=0,
+                     locate=False).passed
