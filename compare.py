@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import subprocess
 import sys
 from pathlib import Path
 
-from training import cli, comparison, comparison_page, options
+from training import cli, comparison, comparison_page, launch, options
 from training.errors import UserError
-from training.run import command, read_record
-
-ROOT = Path(__file__).resolve().parent
+from training.run import command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,20 +73,11 @@ def _pair(net: str, seed: int, passed: list[str], folder: Path) -> list[Path]:
     for place, framework in enumerate(order):
         run = folder / f"{net}-{seed}-{framework}"
         made.append(run)
-        wanted = options.parse(framework, _options(net, seed, passed))
-        if (run / "args.json").is_file() and not comparison.same_options(read_record(run), vars(wanted)):
-            raise UserError(f"{run} was made with other options: choose another --output-dir")
-        if (run / "result.json").is_file():
-            continue
-        if (run / "args.json").is_file():
-            arguments = ["--resume", str(run)]
-        else:
-            arguments = [*_options(net, seed, passed), "--output-dir", str(run),
-                         "--init-from" if place else "--save-init", str(init)]
         print(f"{net}, seed {seed}, {framework}", flush=True)
-        done = subprocess.run([sys.executable, str(ROOT / f"train_{framework}.py"), *arguments])
-        if done.returncode:
-            raise SystemExit(done.returncode)
+        code = launch.train(framework, _options(net, seed, passed), run,
+                            "--init-from" if place else "--save-init", str(init))
+        if code:
+            raise SystemExit(code)
     return made
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from scipy import stats
 
+from . import launch
 from .errors import UserError
 from .run import read_record
 
 FRAMEWORKS = ("torch", "jittor")
-# Options that two runs of a pair may differ in: where things lie, and who drew the weights.
-_FREE = {"output_dir", "init_from", "save_init", "data_dir", "resume"}
 _FACTS = ("data_sha256", "net_image_size", "device", "cpu", "cores")
 TARGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -198,17 +197,8 @@ def compare(runs: list[Finished], margin: float) -> list[Comparison]:
             for net, seeds in found.items()]
 
 
-def same_options(record: dict, options: dict) -> bool:
-    """Whether a run's record has these options, but for where things lie."""
-    return _compared(record["options"]) == _compared(json.loads(json.dumps(options, default=str)))
-
-
-def _compared(options: dict) -> dict:
-    return {name: value for name, value in options.items() if name not in _FREE}
-
-
 def _same(theirs: Finished, ours: Finished) -> None:
-    facts = [{**_compared(run.record["options"]), **{name: run.record.get(name) for name in _FACTS}}
+    facts = [{**launch.kept(run.record["options"]), **{name: run.record.get(name) for name in _FACTS}}
              for run in (theirs, ours)]
     for name in {**facts[0], **facts[1]}:
         one, other = (fact.get(name) for fact in facts)

@@ -66,6 +66,19 @@ def compare_curves(logs: Mapping[str, Path], out_png: Path, title: str) -> None:
     _save(figure, out_png)
 
 
+def bars(values: Mapping[str, float], out_png: Path, title: str) -> None:
+    """One horizontal bar a label, in the given order from above; fractions, shown in percent."""
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(values)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    drawn = axis.barh(list(values), [100 * value for value in values.values()], color=_COLOURS[0])
+    axis.bar_label(drawn, fmt="%.2f", padding=3)
+    axis.invert_yaxis()
+    axis.set_xlabel(title)
+    axis.margins(x=0.1)
+    _save(figure, out_png)
+
+
 def _read(path: Path) -> dict[str, list[float]]:
     """The columns that are plotted; an empty cell is NaN."""
     columns = ["epoch"] + [f"{part}_{what}" for what in ("loss", "acc") for part in _STYLES]
