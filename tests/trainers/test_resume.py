@@ -56,7 +56,8 @@ def complete_or_absent(folder):
 
 @both
 @pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--ema", 0.9],
-                                       ["--nesterov", "--warmup-epochs", 1], ["--momentum", 0]])
+                                       ["--nesterov", "--warmup-epochs", 1],
+                                       pytest.param(["--momentum", 0], marks=pytest.mark.slow)])
 def test_stopped_within_an_epoch(framework, optimizer, tmp_path, monkeypatch, capsys):
     options = small("--limit-batches", 4, "--dropout", 0.2, "--lr", 0.01, *optimizer)
     assert call(framework, *options, "--output-dir", tmp_path / "whole") == 0
@@ -105,7 +106,7 @@ def begun(folder, process):
 
 
 @both
-@pytest.mark.parametrize("seed", [n if n < 2 else pytest.param(n, marks=pytest.mark.slow)
+@pytest.mark.parametrize("seed", [n if n < 1 else pytest.param(n, marks=pytest.mark.slow)
                                   for n in range(KILLS)])
 def test_killed_at_a_random_moment(framework, seed, whole, tmp_path):
     folder, seconds = whole

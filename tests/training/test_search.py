@@ -11,8 +11,8 @@ GRID = ["--framework", "torch", "--net", "cnn", "--dataset", "digits", "--lr", "
 
 
 def test_options_with_several_values_are_the_axes():
-    axes, fixed = search.split(["--net", "cnn", "--lr", "0.1", "0.2", "--nesterov", "--dropout=0.5", "-b", "8",
-                                "16", "--schedule", "multistep", "--milestones", "2", "4"])
+    axes, fixed = search.split(["--net", "cnn", "--lr", "0.1", "0.2", "--nesterov", "--dropout=0.5",
+                                "-b", "8", "16", "--schedule", "multistep", "--milestones", "2", "4"])
     assert axes == {"--lr": ["0.1", "0.2"], "-b": ["8", "16"]}
     assert fixed == ["--net", "cnn", "--nesterov", "--dropout", "0.5", "--schedule", "multistep",
                      "--milestones", "2", "4"]
