@@ -17,7 +17,6 @@ from training.errors import UserError
 from training.run import command, environment
 
 from . import checks, initial, keymap, rules, stream, weights
-from .branches import Branches
 from .layers import first_divergence
 from .models import Source
 from .pair import Pair, make_pair, randomise
@@ -136,7 +135,7 @@ def _draw(pair: Pair, torch_model, seed: int, wanted: set[str], report: Report) 
         pair.reference.load_state_dict(torch_model.state_dict())
         randomise(pair.reference, seed, shift=1.0)
         report.environment["state"] = ("shifts of fresh BatchNorms around 1: around 0 PyTorch's own float32 "
-                                       "gradients are off by more than 2^-10")
+                                       "is off by more than an eighth of 2^-10, the ceiling of a budget")
 
 
 @contextlib.contextmanager
@@ -216,7 +215,7 @@ def _try_reference(torch_model, task: Task, wanted: set[str]) -> None:
                 side.forward(task.cast(dtype), training)
             if wanted & BACKWARD:
                 doing = "and its loss do not run backward on these inputs and labels"
-                side.gradients(task.cast(dtype), Branches(), replay=False)
+                side.gradients(task.cast(dtype))
         except Exception as error:  # whatever a user's model may raise
             raise UserError(f"the PyTorch model {doing}, in {dtype}: {type(error).__name__}: "
                             f"{error}") from error

@@ -22,7 +22,7 @@ from .pair import Pair
 from .report import VERDICTS, Check, Report
 from .sides import RATE, State, TorchSide
 from .task import cast, moved
-from .truth import BUDGETS, CEILING, U, Error, one_ulp
+from .truth import BUDGETS, CEILING, U, Error, error, one_ulp, weight_of
 
 STEP_LEVELS = {"momentum", "steps"}
 
@@ -138,44 +138,54 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     other_layout = functools.cache(lambda: _takes_channels_last(pair, "float64") and
                                    _channels_last(pair, "float64"))
 
-    def compare(run) -> dict:
+    def compare(run, *how) -> dict:
         """Judge what `run` gives of a side and inputs: level -> tensors. Returns the reference's."""
-        got, truth = run(port, inputs), run(reference, inputs)
+        got, truth = run(port, inputs, *how), run(reference, inputs, *how)
         if "gradients" in got:
             got["gradients"] = _with_gradient(got["gradients"], truth["gradients"])
         found = {level: errors(got[level], truth[level]) for level in truth}
         del got  # as large as the model
-        floors = {level: in_u(errors(t, truth[level])) for level, t in run(reference, shaken).items()}
-        # PyTorch itself in another memory layout errs more than for inputs one ulp away, in steep nets.
-        if not all(e.worst / U <= judge.budget(floors[level].get(name, 0.0))
-                   for level in found for name, e in found[level].items()) and other_layout():
-            for level, t in run(other_layout(), inputs).items():
+        floors = {level: {} for level in found}
+
+        def within() -> bool:
+            return all(e.worst / U <= judge.budget(floors[level].get(name, 0.0))
+                       for level in found for name, e in found[level].items())
+
+        def noise(side, x):
+            for level, t in run(side, x, *how).items():
                 keep_largest(floors[level], in_u(errors(t, truth[level])))
+
+        if run is not free_run or not within():  # costs as much as all else together
+            noise(reference, shaken)
+        # PyTorch itself in another memory layout errs more than for inputs one ulp away, in steep nets.
+        if not within() and other_layout():
+            noise(other_layout(), inputs)
         for level in found:
             judge(level, found[level], floors[level])
         return truth
 
-    def forward(side, x):
+    def forward(side, x, level, training, factor, shift, suffix):
         side.load(start.arrays)  # a pass in training mode moves the running statistics
         return {level: _suffixed(side.forward(changed(x, factor, shift), training), suffix)}
 
     def backward(side, x):
         side.load(start.arrays)
-        return {"gradients": side.gradients(x, Branches()), "buffers": pair.buffers(side.tensors())}
+        return {"gradients": side.gradients(x), "buffers": pair.buffers(side.tensors())}
 
-    def advance(side, x):
+    def one_step(side, x, rate, count=1):
         side.rate = rate
         state = side.step(start, x, count=count)
         return {"buffers": pair.buffers(state.arrays), "momentum": state.momentum,
                 "steps": {name: state.arrays[name] for name in state.momentum}}
 
-    # Jittor's own loops, which are slow, judge the layers, the gradients and the inputs as they are.
-    for level, training, factor, shift, suffix in VIEWS:
-        port.blas = suffix != ""
+    def free_run(side, x, rate):
+        return one_step(side, x, rate, steps)
+
+    port.blas = True
+    for level, *view in VIEWS:
         if level in levels:
-            compare(forward)
-    port.blas = False
-    if "layers" in levels:
+            compare(forward, level, *view)
+    if "layers" in levels:  # by Jittor's own loops, which are slow
         judge_all(pair, "float64", judge)
     if not judge.wants("gradients", "buffers", *STEP_LEVELS):
         return
@@ -188,10 +198,9 @@ def structure(pair: Pair, report: Report, levels: set[str], steps: int = 20) -> 
     port.idle = pair.trained - set(gradients)
     gentle = gentle_rate(start.arrays, gradients)
     del gradients
-    port.blas = True
-    # One step at a usual rate, which shows a wrong update, and a free run at a gentle one.
-    for count, rate in ((1, RATE), (steps, gentle)):
-        compare(advance)
+    # A step at a usual rate, which shows a wrong update, and a free run at a gentle one.
+    compare(one_step, RATE)
+    compare(free_run, gentle)
 
 
 def _with_gradient(got: dict, gradients: dict) -> dict:
@@ -212,15 +221,22 @@ class _Variant:
 
 FLOOR = (_Variant(), *(_Variant(moved=seed) for seed in (1, 2, 3, 4)), _Variant(threads=1),
          _Variant(channels_last=True))
+PLAIN = FLOOR[:1]
+
+
+def _levels() -> dict[str, dict[str, float]]:
+    return {level: {} for level in ("gradients", "flips", "buffers", *STEP_LEVELS)}
 
 
 class _Floor:
     """PyTorch's float32 in all variants, each against its own float64 truth: the largest errors."""
 
-    def __init__(self, pair: Pair, truth: TorchSide):
+    def __init__(self, pair: Pair, truth: TorchSide, variants: tuple[_Variant, ...] = FLOOR):
         self.pair, self.truth = pair, truth
-        layouts = (False, True) if _takes_channels_last(pair, "float32") else (False,)
-        self.variants = tuple(v for v in FLOOR if v.channels_last in layouts)
+        layouts = {v.channels_last for v in variants}
+        if True in layouts and not _takes_channels_last(pair, "float32"):
+            layouts.remove(True)
+        self.variants = tuple(v for v in variants if v.channels_last in layouts)
 
     def runs(self, state: State, variants=None):
         """Yields (variant, side, state) per variant, the side and the truth with that state's weights."""
@@ -254,28 +270,21 @@ class _Floor:
                     side.forward(x, training), self.truth.forward(cast(x, "float64"), training))))
         return worst
 
-    def gradients(self, state, inputs) -> tuple[dict[str, float], float]:
-        """Of each gradient, and the largest margin of a flip."""
-        worst, margin = {}, 0.0
-        for variant, side, _ in self.runs(state):
+    def backward(self, state, inputs, largest: dict[str, dict[str, float]], step: bool,
+                 variants=None) -> None:
+        """Of each gradient and of the margins of flips, and with `step` of each buffer, momentum and
+        update after one optimizer step, by level, into `largest`."""
+        for variant, side, before in self.runs(state, variants):
             x, branches = variant.inputs(inputs), Branches()
-            got = side.gradients(x, branches, replay=False)
+            got = side.gradients(x, branches)
             truth = self.truth.gradients(cast(x, "float64"), branches, replay=True)
-            keep_largest(worst, in_u(errors(got, truth)))
-            margin = max(margin, branches.margin)
-        return worst, margin
-
-    def step(self, state, inputs, largest: dict[str, dict[str, float]]) -> None:
-        """Of each buffer, momentum and update after one step, by level, into `largest`. The first
-        step is run in all variants; a later one plainly, which costs a seventh."""
-        variants = FLOOR[:1] if largest["steps"] else None
-        for variant, side, moved_state in self.runs(state, variants):
-            x, branches = variant.inputs(inputs), Branches()
-            after = side.step(moved_state, x, branches, replay=False)
-            truth = self.truth.step(moved_state.cast("float64"), cast(x, "float64"), branches,
-                                    replay=True)
-            for level, found in _step_errors(moved_state, after, truth, self.pair).items():
-                keep_largest(largest[level], in_u(found))
+            keep_largest(largest["gradients"], in_u(errors(got, truth)))
+            keep_largest(largest["flips"], {"margin": branches.margin})
+            if step:
+                del got, truth  # each as large as the model
+                after, right = side.update(before), self.truth.update(before.cast("float64"))
+                for level, found in _step_errors(before, after, right, self.pair).items():
+                    keep_largest(largest[level], in_u(found))
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
         # counted, may hide all of the momentum's noise, or not.
         keep_largest(largest["steps"], largest["momentum"])
@@ -301,14 +310,14 @@ def _takes_channels_last(pair: Pair, dtype: str) -> bool:
 
 
 def too_steep(pair: Pair) -> bool:
-    """Whether PyTorch's own float32 is further from its float64 than any budget allows, in outputs or
-    gradients in training mode, so that float32 cannot be judged."""
-    floor = _Floor(pair, pair.truth())
-    floor.variants = FLOOR[:1]
+    """Whether PyTorch's own float32 is so far from its float64, in outputs or gradients in training mode,
+    that a budget of eight times as much would not fit below the ceiling."""
+    floor, largest = _Floor(pair, pair.truth(), PLAIN), _levels()
     inputs = pair.task.cast("float32")
-    plain = next(view for view in VIEWS if view[0] == "train" and not view[-1])
-    found = {**floor.forward(pair.start, inputs, [plain])[plain], **floor.gradients(pair.start, inputs)[0]}
-    return max(found.values(), default=0.0) > CEILING
+    train = next(view for view in VIEWS if view[0] == "train" and not view[-1])
+    floor.backward(pair.start, inputs, largest, step=False)
+    found = {**floor.forward(pair.start, inputs, [train])[train], **largest["gradients"]}
+    return 8 * max(found.values(), default=0.0) > CEILING
 
 
 def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:
@@ -339,35 +348,38 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
         judge_all(pair, "float32", judge)
     if not judge.wants("gradients", "flips", "buffers", *STEP_LEVELS):
         return
+    steps = steps if judge.wants("buffers", *STEP_LEVELS) else 0
+    floors = _levels()
     try:
-        _gradients(pair, judge, floor, truth, port, report)
-        if steps and port.idle != pair.trained and judge.wants("buffers", *STEP_LEVELS):
-            _forced_steps(pair, judge, floor, truth, port, steps)
+        floor.backward(start, inputs, floors, step=steps > 0)
+        _gradients(pair, judge, floors, truth, port, report)
+        if port.idle != pair.trained:
+            _forced_steps(pair, judge, floor, floors, truth, port, steps)
     except BranchError as unmatched:
         judge.skip({"gradients", "flips", "buffers", *STEP_LEVELS}, f"{unmatched}; so the truth "
                    "cannot take the branches of the run under test")
 
 
-def _gradients(pair, judge, floor, truth, port, report) -> None:
+def _gradients(pair, judge, floors, truth, port, report) -> None:
     start, inputs = pair.start, pair.task.cast("float32")
-    floors, floor_margin = floor.gradients(start, inputs)
     branches = Branches()
     port.load(start.arrays)
     truth.load(start.cast("float64").arrays)
     got = port.gradients(inputs, branches)
     gradients = truth.gradients(cast(inputs, "float64"), branches, replay=True)
     port.idle = pair.trained - set(gradients)
-    judge("gradients", errors(_with_gradient(got, gradients), gradients), floors)
+    judge("gradients", errors(_with_gradient(got, gradients), gradients), floors["gradients"])
     margin = Error(branches.margin * U, branches.margin * U)
-    judge("flips", {f"{branches.flips} units": margin}, {f"{branches.flips} units": floor_margin})
+    units = f"{branches.flips} units"
+    judge("flips", {units: margin}, {units: floors["flips"]["margin"]})
     report.flips = branches.found
 
 
-def _forced_steps(pair, judge, floor, truth, port, steps) -> None:
+def _forced_steps(pair, judge, floor, floors, truth, port, steps) -> None:
     state, inputs = pair.start, pair.task.cast("float32")
-    floors = {"buffers": {}, "momentum": {}, "steps": {}}
     for index in range(steps):
-        floor.step(state, inputs, floors)
+        if index:  # only plainly, which costs a seventh
+            floor.backward(state, inputs, floors, True, PLAIN)
         branches = Branches()
         after = port.step(state, inputs, branches)
         expected = truth.step(state.cast("float64"), cast(inputs, "float64"), branches, replay=True)
@@ -387,11 +399,13 @@ def _update_errors(before: State, after: State, truth: State) -> dict[str, Error
     """Error of every parameter's update, without the rounding of the stored result: half an
     ulp of the new parameter, which no float32 computation avoids and which may be large beside a
     small update."""
-    moved, expected = {}, {}
+    def expected(name):
+        return truth.arrays[name] - before.arrays[name] if name in truth.momentum else None
+
+    found = {}
     for name in truth.momentum:
-        new, right = after.arrays[name], truth.arrays[name]
-        off = new - right
+        new, update = after.arrays[name], expected(name)
+        off = new - truth.arrays[name]
         excess = np.maximum(np.abs(off) - np.spacing(np.abs(new)).astype("float64") / 2, 0)
-        expected[name] = right - before.arrays[name]
-        moved[name] = expected[name] + np.sign(off) * excess
-    return errors(moved, expected)
+        found[name] = error(update + np.copysign(excess, off), update, expected(weight_of(name)))
+    return found

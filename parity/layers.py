@@ -120,7 +120,7 @@ def local(part: Pair, dtype: str, level: str) -> tuple[dict[str, Error], dict[st
     shaken = moved(inputs)
     for other in (inputs, shaken) if single else (shaken,):
         taken = Branches()
-        noise = run(part.truth(dtype), other, taken, replay=False)
+        noise = run(part.truth(dtype), other, taken)
         right = run(truth, cast(other, "float64"), taken, replay=True) if single else expected
         keep_largest(floors, in_u(errors(noise, right)))
     return errors(got, expected), floors

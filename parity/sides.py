@@ -72,15 +72,17 @@ class TorchSide:
             found = leaves(self.model.train(training)(*(self._tensor(a).clone() for a in inputs)))
         return {name: t.numpy().copy() for name, t in found.items()}
 
-    def gradients(self, inputs, branches: Branches, replay: bool = False):
-        """Gradients of the task's loss by parameter name; those of the inputs are "input"."""
+    def gradients(self, inputs, branches: Branches | None = None, replay: bool = False):
+        """Gradients of the task's loss by parameter name; those of the inputs are "input". The branches
+        are recorded, or replayed."""
         arguments = [self._tensor(a) for a in inputs]
         names = self.task.input_names()
         inner = {name: t.requires_grad_() for name, t in zip(names, arguments)
                  if t.is_floating_point()}
         self.model.train().zero_grad()
         with module_paths(self.model) as running:
-            mode = ReplayTorch(branches, running) if replay else RecordTorch(branches)
+            mode = (contextlib.nullcontext() if branches is None else
+                    ReplayTorch(branches, running) if replay else RecordTorch(branches))
             # Also where a surrounding pass computes no gradients.
             with default_dtype(self.dtype), torch.enable_grad(), \
                     TorchDropout(Noise(self.task.seed)), mode:
@@ -107,15 +109,28 @@ class TorchSide:
              count: int = 1) -> State:
         """`count` steps of SGD from `state`; one, if branches are recorded or replayed."""
         self.load(state.arrays)
+        optimizer = self._optimizer(state)
+        for _ in range(count):
+            self.gradients(inputs, branches, replay)
+            optimizer.step()
+        return self._state(optimizer)
+
+    def update(self, state: State) -> State:
+        """One step of SGD from `state`, which is loaded, with the gradients of the last pass."""
+        optimizer = self._optimizer(state)
+        optimizer.step()
+        return self._state(optimizer)
+
+    def _optimizer(self, state: State) -> torch.optim.SGD:
         named = dict(self.model.named_parameters())
         optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
         for name, buffer in state.momentum.items():
             optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
-        for _ in range(count):
-            self.gradients(inputs, Branches() if branches is None else branches, replay)
-            optimizer.step()
+        return optimizer
+
+    def _state(self, optimizer) -> State:
         momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
-                    for name, p in named.items() if p.grad is not None}
+                    for name, p in self.model.named_parameters() if p.grad is not None}
         return State(self.tensors(), momentum)
 
     def _tensor(self, array):
@@ -203,9 +218,13 @@ class JittorSide:
         return {name: var for name, var in zip(self.task.input_names(), arguments)
                 if var.dtype.is_float()}, loss
 
-    def gradients(self, inputs, branches: Branches):
+    @staticmethod
+    def _recording(branches: Branches | None):
+        return contextlib.nullcontext() if branches is None else record_jittor(branches)
+
+    def gradients(self, inputs, branches: Branches | None = None):
         """As TorchSide.gradients."""
-        with self.running() as jt, jittor_dropout(Noise(self.task.seed)), record_jittor(branches):
+        with self.running() as jt, jittor_dropout(Noise(self.task.seed)), self._recording(branches):
             leaf, loss = self._loss(jt, inputs)
             named = {**self.parameters(), **leaf}
             found = jt.grad(loss, list(named.values()))
@@ -224,8 +243,7 @@ class JittorSide:
                 buffers[name].update(jt.array(buffer.reshape(buffers[name].shape)))
             optimizer.steps = 1 if state.momentum else 0
             for _ in range(count):
-                with jittor_dropout(Noise(self.task.seed)), \
-                        record_jittor(Branches() if branches is None else branches):
+                with jittor_dropout(Noise(self.task.seed)), self._recording(branches):
                     _, loss = self._loss(jt, inputs)
                     optimizer.step(loss)
                     jt.sync_all(True)

@@ -37,12 +37,14 @@ def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> 
     x, truth = np.asarray(x), np.asarray(truth, "float64")
     if x.size == truth.size == 1 and x.ndim + truth.ndim == 1:
         x = x.reshape(truth.shape)  # Jittor has no 0-d tensors
-    finite = np.isfinite(truth)
-    if x.shape != truth.shape or not np.array_equal(finite, np.isfinite(x)):
+    if x.shape != truth.shape:
         return Error(np.inf, np.inf)
-    if not np.array_equal(x[~finite], truth[~finite], equal_nan=True):
+    finite = np.isfinite(truth)
+    if not np.array_equal(finite, np.isfinite(x)):
         return Error(np.inf, np.inf)
     if not finite.all():
+        if not np.array_equal(x[~finite], truth[~finite], equal_nan=True):
+            return Error(np.inf, np.inf)
         x, truth = x[finite], truth[finite]
     difference2, differenceinf = _size(x - truth)
     scale2, scaleinf = _size(truth)
@@ -60,7 +62,10 @@ def weight_of(name: str) -> str | None:
 
 def _size(t: np.ndarray) -> tuple[float, float]:
     """Root mean square and largest magnitude."""
-    return (float(np.sqrt(np.mean(np.square(t)))), float(np.abs(t).max())) if t.size else (0.0, 0.0)
+    if not t.size:
+        return 0.0, 0.0
+    flat = t.ravel()
+    return float(np.sqrt(flat @ flat / t.size)), float(max(t.max(), -t.min()))
 
 
 def _ratio(difference: float, scale: float) -> float:
@@ -90,6 +95,8 @@ BUDGETS = {"float64": budget64, "float32": budget}
 
 def one_ulp(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     """`x` (float32 or float64) with each element moved to a neighbouring number of its dtype or
-    left, at random."""
-    direction = rng.choice(np.array([-np.inf, 0.0, np.inf], x.dtype), size=x.shape)
-    return np.where(direction == 0, x, np.nextafter(x, direction))
+    left, at random; zero and what is not finite stay."""
+    # The bits of neighbouring numbers are neighbouring whole numbers: ten times faster than nextafter.
+    bits = x.view(f"int{8 * x.itemsize}").copy()
+    bits += np.where((x == 0) | ~np.isfinite(x), np.int8(0), rng.integers(-1, 2, x.shape, "int8"))
+    return bits.view(x.dtype)

@@ -104,7 +104,7 @@ def load(model, arrays: dict[str, np.ndarray]) -> None:
         import torch
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
-                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+                tensor.copy_(torch.from_numpy(np.require(arrays[name], requirements=["C", "W"])))
         return
     import jittor as jt
     targets = variables(model)

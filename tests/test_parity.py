@@ -226,3 +226,7 @@ def test_one_ulp_moves_by_at_most_one():
     moved = one_ulp(np.random.default_rng(1), x)
     assert moved.dtype == np.float32 and (moved != x).any() and (moved == x).any()
     assert (np.abs(moved - x) <= np.spacing(np.abs(x))).all()
+    assert (moved > x).any() and (moved < x).any()
+    stays = np.array([0.0, -0.0, np.inf, -np.inf, np.nan] * 20)
+    np.testing.assert_array_equal(one_ulp(np.random.default_rng(1), stays), stays)
+    assert one_ulp(np.random.default_rng(1), np.array(1.5)).shape == ()
