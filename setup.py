@@ -31,8 +31,9 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "test": ["pytest>=7", "hypothesis>=6"],
+        "test": ["pytest>=7", "hypothesis>=6", "tensorboard>=2.13"],
         # Libraries whose weights load and whose outputs the tests compare with.
+        "tensorboard": ["tensorboard>=2.13"],
         "zoo": ["timm>=1.0", "pretrainedmodels==0.7.4"],
     },
 )

@@ -16,7 +16,7 @@ from parity import weights
 from training import cli, job
 from training.errors import UserError
 from zoo.catalog import NETS, input_size
-from zoo.heads import aux_weight, heads, total_loss
+from zoo.heads import aux_weight, heads, mixed, total_loss
 
 
 class Engine:
@@ -52,15 +52,19 @@ class Engine:
         x, y = self.inputs("train", batch)
         self.optimizer.lr = lr
         output = self.net(x)
-        loss = total_loss(lambda logits: self.cross_entropy(
-            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
+        loss = mixed(lambda y: self._loss(output, y), y, batch.mix)
         self.optimizer.backward(loss)
         if self.args.clip_norm:
             self.optimizer.clip_gradients(self.args.clip_norm)
         self.optimizer.step()
         if self.args.ema:
             self._follow()
-        return loss, (heads(output)[0].argmax(1)[0] == y).sum()
+        guess = heads(output)[0].argmax(1)[0]
+        return loss, mixed(lambda y: (guess == y).sum(), y, batch.mix)
+
+    def _loss(self, output, y):
+        return total_loss(lambda logits: self.cross_entropy(
+            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
 
     def fetch(self, values):
         return [v.item() for v in values]

@@ -13,7 +13,7 @@ from parity import weights
 from training import cli, job
 from training.errors import UserError
 from zoo.catalog import NETS, input_size
-from zoo.heads import aux_weight, heads, total_loss
+from zoo.heads import aux_weight, heads, mixed, total_loss
 
 
 class Engine:
@@ -29,10 +29,12 @@ class Engine:
         size = input_size(args.net, data.image_size)
         self.seed(args.seed)
         torch.backends.cudnn.benchmark = True
+        layout = torch.channels_last if args.channels_last else torch.contiguous_format
         self.net = create(args.net, data.num_classes, data.in_channels, size,
-                          dropout=args.dropout).to(self.device)
+                          dropout=args.dropout).to(self.device, memory_format=layout)
+        self.run = _compiled(torch, self.net) if args.compile else self.net
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
-        self.inputs = Batches(data, size, self.device)
+        self.inputs = Batches(data, size, self.device, layout)
         self.average = []  # of each parameter, once there is a step
 
     def environment(self) -> dict:
@@ -50,9 +52,8 @@ class Engine:
         x, y = self.inputs("train", batch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        output = self.net(x)
-        loss = total_loss(lambda logits: self.cross_entropy(
-            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
+        output = self.run(x)
+        loss = mixed(lambda y: self._loss(output, y), y, batch.mix)
         self.optimizer.zero_grad()
         loss.backward()
         if self.args.clip_norm:
@@ -60,7 +61,12 @@ class Engine:
         self.optimizer.step()
         if self.args.ema:
             self._follow()
-        return loss.detach(), (heads(output)[0].detach().argmax(1) == y).sum()
+        guess = heads(output)[0].detach().argmax(1)
+        return loss.detach(), mixed(lambda y: (guess == y).sum(), y, batch.mix)
+
+    def _loss(self, output, y):
+        return total_loss(lambda logits: self.cross_entropy(
+            logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
 
     def fetch(self, values):
         return self.torch.stack([v.double() for v in values]).tolist()
@@ -70,7 +76,7 @@ class Engine:
         with self.torch.no_grad():
             for batch in batches:
                 x, y = self.inputs(split, batch)
-                yield self.net(x).cpu().numpy(), y.cpu().numpy()
+                yield self.run(x).cpu().numpy(), y.cpu().numpy()
         self.net.train()
 
     def _follow(self):
@@ -128,6 +134,15 @@ def _device(torch, choice: str):
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this PyTorch sees no usable NVIDIA GPU; use cpu or auto")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _compiled(torch, net):
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    except Exception as error:  # whatever a compiler may raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--compile: torch.compile does not work here: {reason}") from error
+    return torch.compile(net)
 
 
 def _optimizer(torch, parameters, args):

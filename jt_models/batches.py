@@ -32,6 +32,12 @@ class Batches:
         pixels = images.reindex(shape, ["@e0(i0)", "i1", "@e1(i0,i2)", "@e2(i0,i3)"],
                                 extras=[index, rows, columns], overflow_value=0)
         x = self.table.reindex(shape, ["i1", "@e0(i0,i1,i2,i3)"], extras=[pixels])
+        if batch.cut:
+            hidden_rows, hidden_columns = map(jt.array, batch.cut)
+            hidden = hidden_rows.broadcast(shape, [1, 3]) & hidden_columns.broadcast(shape, [1, 2])
+            x = jt.ternary(hidden, jt.zeros(shape), x)
+        if batch.mix != 1:
+            x = x * batch.mix + x.flip(0) * (1 - batch.mix)
         if self.size != shape[-1]:
             x = interpolate(x, size=(self.size, self.size))
         return x, labels[index]

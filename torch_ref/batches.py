@@ -14,10 +14,12 @@ class Batches:
     Args:
         size: pixels a side of the network's input; larger images are made of smaller ones by
             bilinear interpolation.
+        layout: memory layout of the batches.
     """
 
-    def __init__(self, data: Data, size: int, device: str | torch.device = "cpu"):
-        self.size, self.device = size, device
+    def __init__(self, data: Data, size: int, device: str | torch.device = "cpu",
+                 layout: torch.memory_format = torch.contiguous_format):
+        self.size, self.device, self.layout = size, device, layout
         self.table = self._put(data.table())
         self.channel = torch.arange(data.in_channels, device=device)[None, :, None, None]
         self.splits = {name: (self._put(split.images), self._put(split.labels).long())
@@ -38,7 +40,13 @@ class Batches:
         pixels = images[index[:, None, None, None], self.channel,
                         rows.clamp(0, size - 1), columns.clamp(0, size - 1)]
         x = self.table[self.channel, (pixels * inside).long()]
+        if batch.cut:
+            hidden_rows, hidden_columns = map(self._put, batch.cut)
+            hidden = hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :]
+            x = x.masked_fill(hidden, 0)
+        if batch.mix != 1:
+            x = x * batch.mix + x.flip(0) * (1 - batch.mix)
         if self.size != size:
             x = torch.nn.functional.interpolate(x, (self.size, self.size), mode="bilinear",
                                                 align_corners=False)
-        return x, labels[index]
+        return x.contiguous(memory_format=self.layout), labels[index]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterator
 
 import numpy as np
+from scipy.special import betaincinv
 
 from .errors import UserError
 
@@ -138,12 +139,17 @@ class Batch:
 
     indices: int32 [B], image numbers. rows: int32 [B,H], columns: int32 [B,W]: the source row
     and column of every output pixel; outside [0, size) stands for a zero pixel (zero before
-    normalisation, which is black, not the mean).
+    normalisation, which is black, not the mean). cut: None, or for cutout two bool arrays [B,H]
+    and [B,W]: a pixel whose row and column are both true becomes 0 after normalisation, the mean.
+    mix: for mixup the weight of an image; the image at the same place from the end of the batch
+    has the rest. 1 is no mixup.
     """
 
     indices: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    cut: tuple[np.ndarray, np.ndarray] | None = None
+    mix: float = 1.0
 
 
 class BatchPlan:
@@ -151,7 +157,10 @@ class BatchPlan:
 
     n: images in the split. batch_size: images a step. image_size: pixels a side.
     padding: crops are shifted by -padding to padding pixels. flip: mirror an image with
-    probability 1/2. seed: non-negative integer. Raises UserError for values outside these.
+    probability 1/2. seed: non-negative integer. cutout: side in pixels of a square whose centre is
+    a random pixel and which is blanked in every image (DeVries and Taylor 2017, arXiv:1708.04552);
+    0: none. mixup: alpha of the Beta(alpha, alpha) that the weight of a batch is drawn from (Zhang
+    et al. 2018, arXiv:1710.09412); 0: none. Raises UserError for values outside these.
 
     An incomplete last batch is dropped if there is at least one full one: a batch of one
     image would break BatchNorm, and as every epoch is shuffled anew, every image is still
@@ -159,7 +168,8 @@ class BatchPlan:
     """
 
     def __init__(
-        self, n: int, batch_size: int, image_size: int, padding: int, flip: bool, seed: int
+        self, n: int, batch_size: int, image_size: int, padding: int, flip: bool, seed: int,
+        cutout: int = 0, mixup: float = 0.0,
     ) -> None:
         if n < 1:
             raise UserError(f"there is nothing to train on: the split has {n} images")
@@ -169,12 +179,18 @@ class BatchPlan:
             raise UserError(f"padding must be 0 to {image_size} (the image size), not {padding}")
         if seed < 0:
             raise UserError(f"the seed must not be negative: {seed}")
+        if not 0 <= cutout <= image_size:
+            raise UserError(f"cutout must be 0 to {image_size} pixels (the image size), not {cutout}")
+        if mixup < 0:
+            raise UserError(f"mixup must not be negative: {mixup}")
         self.n = n
         self.batch_size = min(batch_size, n)
         self.image_size = image_size
         self.padding = padding
         self.flip = flip
         self.seed = seed
+        self.cutout = cutout
+        self.mixup = mixup
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -192,13 +208,21 @@ class BatchPlan:
         shifts = (words(2 * self.n) % spread).astype(np.int32).reshape(2, self.n) - self.padding
         # Drawn also when unused: with the flip off, order and crops stay the same.
         flipped = (words(self.n) >> np.uint64(63)).astype(bool) & self.flip
+        size = np.uint64(self.image_size)
+        first = (words(2 * self.n) % size).astype(np.int32).reshape(2, self.n) - self.cutout // 2
+        mixes = betaincinv(self.mixup, self.mixup, words(len(self)) / 2.0**64) if self.mixup else None
 
         line = np.arange(self.image_size, dtype=np.int32)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
             down, right = shifts[0, part, None], shifts[1, part, None]
             columns = np.where(flipped[part, None], line[::-1], line)
-            yield Batch(indices=order[part], rows=line + down, columns=columns + right)
+            cut = None
+            if self.cutout:
+                cut = tuple((corner <= line) & (line < corner + self.cutout)
+                            for corner in first[:, part, None])
+            mix = 1.0 if mixes is None else float(mixes[start // self.batch_size])
+            yield Batch(order[part], line + down, columns + right, cut, mix)
 
 
 def evaluation_batches(n: int, batch_size: int, image_size: int) -> Iterator[Batch]:
@@ -218,7 +242,8 @@ def apply(batch: Batch, images: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The network input of a batch: float32 [B,C,H,W].
 
     images: uint8 [N,C,H,W]; table: float32 [C,256] of `Data.table`. This is the reference
-    that the device code of both trainers equals bit for bit.
+    that the device code of both trainers equals bit for bit (with mixup to the last bit: a
+    compiler may multiply and add in one rounding).
     """
     channels, height, width = images.shape[1:]
     rows, columns = batch.rows[:, None, :, None], batch.columns[:, None, None, :]
@@ -230,7 +255,13 @@ def apply(batch: Batch, images: np.ndarray, table: np.ndarray) -> np.ndarray:
         rows.clip(0, height - 1),
         columns.clip(0, width - 1),
     ]
-    return table[channel, np.where(inside, pixels, np.uint8(0))]
+    x = table[channel, np.where(inside, pixels, np.uint8(0))]
+    if batch.cut:
+        hidden_rows, hidden_columns = batch.cut
+        x = np.where(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], np.float32(0), x)
+    if batch.mix != 1:
+        x = x * np.float32(batch.mix) + x[::-1] * np.float32(1 - batch.mix)
+    return x
 
 
 def random_words(seed: int, stream: int) -> Callable[[int], np.ndarray]:

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sys
 
 from parity import weights
 from zoo.catalog import input_size
 from zoo.summary import layer_table, net_table
 
-from . import checkpoint, cli, datasets, loop, options
+from . import checkpoint, cli, datasets, loop, options, repeat
 from .errors import UserError
 from .run import Run, command, default_folder, environment, read_record
 
@@ -26,6 +27,8 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> N
     """
     args = options.parse(framework, argv)
     folder = args.output_dir or default_folder(args.net, framework)
+    if args.seeds and not args.list and not args.summary:
+        return repeat.run(framework, sys.argv[1:] if argv is None else argv, args.seeds, folder)
     with cli.stop_promptly(folder / "last.safetensors"):
         if args.list:
             print(net_table(trace))
@@ -63,7 +66,7 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     # Weights and at most two values each of the optimizer, last and best; old files beside the new.
     space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
     progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
-    opened = Run(folder, record, space, resume=bool(args.resume))
+    opened = Run(folder, record, space, bool(args.resume), args.tensorboard)
     if args.resume:
         opened.keep_epochs(progress.epoch)
         print(f"resuming {folder} after epoch {progress.epoch}")

@@ -37,7 +37,7 @@ FETCH = 20
 def plan_and_schedule(args, data: Data) -> tuple[BatchPlan, Schedule]:
     """The batches and learning rates of a run. Raises UserError if they are not possible."""
     plan = BatchPlan(len(data.train), args.batch_size, data.image_size, data.padding, data.flip,
-                     args.seed)
+                     args.seed, args.cutout, args.mixup)
     steps = min(len(plan), args.limit_batches or len(plan))
     schedule = Schedule(args.schedule, args.lr, args.epochs * steps, steps,
                         round(args.warmup_epochs * steps), tuple(args.milestones), args.gamma)
@@ -60,7 +60,7 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     start = time.perf_counter() - progress.seconds
     for epoch in range(progress.epoch + 1, args.epochs + 1):
         engine.seed(_epoch_seed(args.seed, epoch))
-        row = _train_epoch(engine, plan, schedule, epoch, args.epochs, run)
+        row = _train_epoch(engine, plan, schedule, epoch, args, run)
         row["val_loss"] = row["val_acc"] = None
         with engine.averaged():
             if len(data.val):
@@ -118,18 +118,19 @@ def shown(scores: Scores) -> str:
             f"({scores.images} images)")
 
 
-def _train_epoch(engine, plan, schedule, epoch, epochs, run) -> dict:
+def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
     steps = schedule.steps_per_epoch
     first = (epoch - 1) * steps
     pending, losses, correct, images = [], [], 0.0, 0
     start = time.perf_counter()
     batches = itertools.islice(plan.epoch(epoch - 1), steps)
     # disable=None: no bar where stderr is not a terminal.
-    with tqdm(batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=None) as bar:
+    with tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=None) as bar:
         for index, batch in enumerate(bar, 1):
             pending.append(engine.step(batch, schedule(first + index - 1)))
             images += len(batch.indices)
-            if len(pending) == FETCH or index == steps:
+            line = args.print_every and index % args.print_every == 0
+            if len(pending) == FETCH or index == steps or line:
                 values = engine.fetch([v for pair in pending for v in pair])
                 new, hits = values[::2], values[1::2]
                 done = first + len(losses)
@@ -139,6 +140,9 @@ def _train_epoch(engine, plan, schedule, epoch, epochs, run) -> dict:
                 run.log_steps([(epoch, done + i + 1, schedule(done + i), loss)
                                for i, loss in enumerate(new)])
                 bar.set_postfix(loss=f"{new[-1]:.3f}")
+                if line:
+                    bar.write(f"epoch {epoch}/{args.epochs}  step {index}/{steps}  loss {new[-1]:.4f}  "
+                              f"{images / (time.perf_counter() - start):.0f} images/s")
                 if not all(map(math.isfinite, new)):
                     raise UserError(f"the loss is no longer finite (epoch {epoch}, before step "
                                     f"{done + len(new)}): try a smaller --lr")

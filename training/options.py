@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import shlex
 from pathlib import Path
@@ -88,6 +89,11 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--image-size", type=whole, metavar="PIXELS", help="resize the images")
     g.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
                    help="random crop and flip, where the data set allows")
+    g.add_argument("--cutout", type=_number(int, 0), default=0, metavar="PIXELS",
+                   help="blank a random square of this side in every training image; 0: none")
+    g.add_argument("--mixup", type=_number(float, 0), default=0.0, metavar="ALPHA",
+                   help="train on weighted means of two images, the weight drawn from Beta(ALPHA, ALPHA) for "
+                        "each batch; 0: never")
 
     g = p.add_argument_group("training")
     g.add_argument("--epochs", type=whole, default=10, metavar="N", help="passes over the data")
@@ -125,8 +131,18 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--resume", type=Path, metavar="DIR",
                    help="continue the interrupted run in this folder, with its options; it ends bit for bit "
                         "(CPU) as if it had not been interrupted")
+    g.add_argument("--seeds", type=_number(int, 0, 2**31 - 1), nargs="+", default=[], metavar="N",
+                   help="one run for each of these seeds, in folders of their own in --output-dir, and a "
+                        "table of their results; the same command continues what was interrupted")
+    g.add_argument("--print-every", type=whole, metavar="STEPS", help="a line each so many steps, too")
+    g.add_argument("--tensorboard", action="store_true",
+                   help="write the logs for TensorBoard, too, into the run's folder")
     g.add_argument("--evaluate", action="store_true",
                    help="only evaluate the weights of --init-from on the test images")
+    if framework == "torch":
+        g = p.add_argument_group("PyTorch only")
+        g.add_argument("--channels-last", action="store_true", help="memory layout of images and weights")
+        g.add_argument("--compile", action="store_true", help="torch.compile the net")
     return p
 
 
@@ -149,6 +165,10 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         args.data_dir = Path("data")
     elif args.dataset == "auto" and not args.data_dir.is_dir():
         raise UserError(f"--data-dir {args.data_dir} is no folder (name a --dataset to download it there)")
+    if args.seeds and (args.seed or args.evaluate or args.save_init):
+        raise UserError("--seeds needs to be without --seed, --evaluate and --save-init")
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError('--tensorboard: tensorboard is not installed (pip install -e ".[tensorboard]")')
     if args.evaluate and args.init_from is None:
         raise UserError("--evaluate needs the weights: --init-from FILE")
     if args.nesterov and (args.optimizer != "sgd" or args.momentum == 0):

@@ -8,6 +8,7 @@
     state.safetensors what --resume continues from (see training.checkpoint)
     curves.png        loss and accuracy
     confusion.csv     test images of the last epoch by class and by the class that the net says
+    tensorboard/      both logs once more, with --tensorboard
     result.json       test loss, accuracy, top-5 and accuracy of each class, of the last epoch
 
 Every file is complete or absent; the two logs grow by whole lines. A run that is resumed drops the
@@ -76,9 +77,11 @@ class Run:
         UserError: the folder cannot be written, or has no space; without `resume`, it holds a run already.
     """
 
-    def __init__(self, folder: Path, record: dict, space_needed: int, resume: bool = False):
+    def __init__(self, folder: Path, record: dict, space_needed: int, resume: bool = False,
+                 tensorboard: bool = False):
         """`record` goes to args.json, unless the run is resumed; `space_needed` is in bytes."""
         self.folder = Path(folder)
+        self.events = None
         self.command = record["command"]
         try:
             if not resume and self.folder.is_dir() and any(self.folder.iterdir()):
@@ -94,6 +97,9 @@ class Run:
             if not resume:
                 self.write_json("args.json", record)
                 self.keep_epochs(0)
+            if tensorboard:
+                from tensorboard.summary import Writer
+                self.events = Writer(str(self.path("tensorboard")))
         except OSError as error:
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
 
@@ -128,10 +134,19 @@ class Run:
         """Append a row of LOG's columns; None becomes an empty field."""
         fields = (row[name] for name in LOG)
         self._append("log.csv", ",".join("" if v is None else f"{v:.7g}" for v in fields) + "\n")
+        self._show(row["epoch"], {f"epoch/{name}": row[name] for name in LOG[1:] if row[name] is not None})
 
     def log_steps(self, rows: list[tuple]) -> None:
         """Append rows of STEPS's columns, as precise as float32."""
         self._append("steps.csv", "".join(f"{e},{s},{lr:.9g},{loss:.9g}\n" for e, s, lr, loss in rows))
+        for _, step, lr, loss in rows:
+            self._show(step, {"step/lr": lr, "step/loss": loss})
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        if self.events:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+            self.events.flush()
 
 
 def command(script: str | None = None, argv: list[str] | None = None) -> str:

@@ -18,6 +18,12 @@ def aux_weight(model) -> float:
     return getattr(model, "aux_weight", 1.0)
 
 
+def mixed(of, labels, mix: float):
+    """of(labels); of images that mixup mixed, the mean of it and of that for the labels in reverse order,
+    with weights `mix` and 1 - `mix`."""
+    return of(labels) if mix == 1 else of(labels) * mix + of(labels.flip(0)) * (1 - mix)
+
+
 def total_loss(loss, output, aux_weight: float):
     """loss(logits) + aux_weight * (sum of the losses of the auxiliary heads)."""
     main, *auxiliary = map(loss, heads(output))

@@ -55,7 +55,7 @@ def complete_or_absent(folder):
 
 
 @both
-@pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--ema", 0.9],
+@pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--ema", 0.9, "--cutout", 4, "--mixup", 0.4],
                                        ["--nesterov", "--warmup-epochs", 1],
                                        pytest.param(["--momentum", 0], marks=pytest.mark.slow)])
 def test_stopped_within_an_epoch(framework, optimizer, tmp_path, monkeypatch, capsys):

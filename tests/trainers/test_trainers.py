@@ -106,12 +106,12 @@ def test_either_evaluates_the_others_checkpoint(first_run, framework, capsys):
 
 
 @both
-@pytest.mark.parametrize("channels", [1, 3])
-def test_inputs_are_the_plans_bit_for_bit(framework, channels):
+@pytest.mark.parametrize("channels, cutout", [(1, 0), (3, 0), (3, 3)])
+def test_inputs_are_the_plans_bit_for_bit(framework, channels, cutout):
     data = toy(channels)
     args = options.parse(framework, ["--net", "se_resnet18_lab", "--device", "cpu"])
     engine = TRAINERS[framework].Engine(args, data)
-    plan = BatchPlan(12, 5, 8, data.padding, data.flip, seed=1)
+    plan = BatchPlan(12, 5, 8, data.padding, data.flip, 1, cutout)
     for split, batches in (("train", [*plan.epoch(0), *plan.epoch(1)]),
                            ("test", [*evaluation_batches(5, 2, 8)])):
         for batch in batches:

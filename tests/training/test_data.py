@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from training.data import Batch, BatchPlan, Data, Split, apply, evaluation_batches
 from training.errors import UserError
@@ -102,6 +103,51 @@ def test_augmentation_uses_all_shifts_and_both_directions_evenly():
     assert counts.min() > 880 and counts.max() < 1120  # 1000 expected, deviation 30
 
 
+def test_cutout_and_mixup_leave_the_rest_of_the_plan_as_it_is():
+    plain = stack(BatchPlan(50, 10, 8, 1, True, seed=3).epoch(1))
+    for extra in ({"cutout": 3}, {"mixup": 0.4}, {"cutout": 3, "mixup": 0.4}):
+        assert all(map(np.array_equal, plain, stack(BatchPlan(50, 10, 8, 1, True, 3, **extra).epoch(1))))
+
+
+def test_cutout_is_a_square_around_any_pixel_of_the_image():
+    seen = set()
+    for batch in BatchPlan(2000, 100, 8, 0, False, seed=0, cutout=3).epoch(0):
+        lines = [[np.flatnonzero(line) for line in part] for part in batch.cut]
+        for rows, columns in zip(*lines):
+            for line in (rows, columns):  # three, fewer at a border
+                assert (np.diff(line) == 1).all() and (len(line) == 3 or {0, 7} & {line[0], line[-1]})
+            seen.add((*rows[[0, -1]], *columns[[0, -1]]))
+    assert len(seen) == 64  # each of 8 x 8 centres
+
+
+def test_cutout_blanks_after_normalisation():
+    toy = data()
+    plan, cut = (BatchPlan(len(toy.train), 3, 8, 1, True, 1, cutout=side) for side in (0, 4))
+    for whole, batch in zip(plan.epoch(0), cut.epoch(0)):
+        x, before = (apply(b, toy.train.images, toy.table()) for b in (batch, whole))
+        hidden = np.einsum("bh,bw->bhw", *batch.cut)[:, None] & np.ones((1, 3, 1, 1), bool)
+        assert (x[hidden] == 0).all() and np.array_equal(x[~hidden], before[~hidden])
+        assert hidden.any(axis=(1, 2, 3)).all() and (before[hidden] != 0).any()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_the_weights_of_mixup_are_of_the_beta_distribution(alpha):
+    drawn = [batch.mix for batch in BatchPlan(4000, 2, 4, 0, False, 0, mixup=alpha).epoch(0)]
+    assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+    again = [batch.mix for batch in BatchPlan(4000, 2, 4, 0, False, 0, mixup=alpha).epoch(1)]
+    assert drawn != again
+
+
+def test_mixup_mixes_each_image_with_the_one_at_the_same_place_from_the_end():
+    toy = data()
+    plan, mixed = (BatchPlan(len(toy.train), 3, 8, 1, True, 1, mixup=alpha) for alpha in (0, 1))
+    for one, two in zip(plan.epoch(0), mixed.epoch(0)):
+        x = apply(one, toy.train.images, toy.table()).astype("float64")
+        expected = two.mix * x + (1 - two.mix) * x[::-1]
+        np.testing.assert_allclose(apply(two, toy.train.images, toy.table()), expected, rtol=0,
+                                   atol=4 * np.spacing(np.float32(abs(x).max())))
+
+
 def test_every_image_is_seen_over_the_epochs():
     plan = BatchPlan(11, 5, 4, 0, False, seed=0)
     seen = {int(i) for k in range(20) for batch in plan.epoch(k) for i in batch.indices}
@@ -121,6 +167,8 @@ def test_fewer_images_than_a_batch_make_one_batch():
         ({"padding": -1}, "padding must be 0 to 8"),
         ({"padding": 9}, "not 9"),
         ({"seed": -1}, "seed must not be negative: -1"),
+        ({"cutout": 9}, "cutout must be 0 to 8 pixels"),
+        ({"mixup": -0.5}, "mixup must not be negative: -0.5"),
     ],
 )
 def test_plan_refuses_bad_values(change, message):

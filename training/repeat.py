@@ -1,0 +1,55 @@
+"""`--seeds`: the same run once for each seed, and what they came to."""
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from . import comparison, launch, options
+from .files import atomic_write
+
+
+def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None:
+    """Train once for each seed, in `folder`/seed-N; complete runs are left as they are, and an
+    interrupted one is continued. Then write seeds.csv and print it with mean and standard deviation.
+
+    Args:
+        argv: of the trainer, with --seeds.
+
+    Raises:
+        UserError: bad options, or `folder` holds runs with others.
+        SystemExit: with the code of a run that failed or was interrupted.
+    """
+    own = options.Parser(add_help=False, allow_abbrev=False)
+    own.add_argument("--seeds", nargs="+")
+    own.add_argument("--output-dir")
+    _, rest = own.parse_known_args(argv)
+    runs = []
+    for seed in dict.fromkeys(seeds):
+        place = folder / f"seed-{seed}"
+        code = launch.train(framework, [*rest, "--seed", str(seed)], place)
+        if code:
+            raise SystemExit(code)
+        runs.append(comparison.read(place))
+    columns = ("test_acc", "test_top5", "test_loss", "seconds")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("seed", *columns))
+    writer.writerows((found.seed, *(found.result[name] for name in columns)) for found in runs)
+    with atomic_write(folder / "seeds.csv") as file:
+        file.write(text.getvalue().encode())
+    table = Table("seed", "test accuracy", "top-5", "loss", "seconds")
+    forms = ("{:.2%}", "{:.2%}", "{:.4f}", "{:.0f}")
+    for found in runs:
+        table.add_row(str(found.seed), *(form.format(found.result[name])
+                                         for form, name in zip(forms, columns)))
+    if len(runs) > 1:
+        for what, of in (("mean", statistics.mean), ("std", statistics.stdev)):
+            table.add_row(what, *(form.format(of(found.result[name] for found in runs))
+                                  for form, name in zip(forms, columns)))
+    Console().print(table)
+    print(f"{folder}: seeds.csv, {', '.join(found.folder.name for found in runs)}")
