@@ -50,7 +50,8 @@ def _run(argv: list[str]) -> None:
     if args.nets:
         wanted = [(net, seed) for net in dict.fromkeys(args.nets) for seed in dict.fromkeys(args.seeds)]
         for net, seed in wanted:  # bad options are told before anything is trained
-            options.parse("torch", _options(net, seed, passed))
+            for framework in comparison.FRAMEWORKS:
+                options.parse(framework, _options(net, seed, passed))
         folders = [made for net, seed in wanted for made in _pair(net, seed, passed, folder / "runs")]
     found = comparison.compare([comparison.read(run) for run in folders], args.margin)
     comparison_page.write(found, folder, command("compare.py", argv))
@@ -59,7 +60,8 @@ def _run(argv: list[str]) -> None:
 
 
 def _options(net: str, seed: int, passed: list[str]) -> list[str]:
-    for name in ("--net", "--seed", "--output-dir", "--init-from", "--save-init", "--resume", "--evaluate"):
+    for name in ("--net", "--seed", "--seeds", "--output-dir", "--init-from", "--save-init", "--resume",
+                 "--evaluate"):
         if name in (option.partition("=")[0] for option in passed):
             raise UserError(f"{name} cannot be passed to the trainers: compare.py sets it")
     return [*passed, "--net", net, "--seed", str(seed)]

@@ -20,7 +20,7 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv
            "Flatten", "Identity", "Linear", "LocalResponseNorm", "MaxPool2d", "Module", "ReLU",
            "ReLU6", "Sequential", "Sigmoid", "Tanh", "Upsample", "adaptive_avg_pool2d",
            "avg_pool2d", "constant", "dropout", "init", "interpolate", "max_pool2d", "relu",
-           "relu6", "set_training", "sigmoid"]
+           "relu6", "set_training", "sigmoid", "total"]
 
 
 def constant(value: float, like: jt.Var):
@@ -28,6 +28,14 @@ def constant(value: float, like: jt.Var):
     if like.dtype == "float64":
         return jt.array64(np.array([value], "float64"))
     return value
+
+
+def total(x: jt.Var, axes):
+    """Sum over these axes, in ascending order, one after the other: all at once Jittor adds value by value,
+    which loses digits."""
+    for axis in reversed(axes):
+        x = x.sum(axis)
+    return x
 
 
 def set_training(module: Module, mode: bool = True) -> Module:
@@ -92,18 +100,12 @@ class _BatchNorm(Module):
             raise ValueError("expected more than 1 value per channel when training, "
                              f"got input size {list(x.shape)}")
         # sum / int: Jittor's mean multiplies its gradient by float32(1 / n).
-        mean = self._total(x) / count
+        mean = total(x, self.axes) / count
         centred = x - self._spread(mean, x)
-        variance = self._total(centred * centred) / count
+        variance = total(centred * centred, self.axes) / count
         scale = self.weight / jt.sqrt(variance + constant(self.eps, x))
         self._track(mean.detach(), variance.detach() * constant(count / (count - 1), x))
         return centred * self._spread(scale, x) + self._spread(self.bias, x)
-
-    def _total(self, x):
-        """Sum over all axes but the second, one after the other."""
-        for axis in reversed(self.axes):
-            x = x.sum(axis)
-        return x
 
     def _spread(self, v, x):
         """[C] as large as x; its gradient is summed axis by axis."""

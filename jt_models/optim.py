@@ -10,7 +10,7 @@ import math
 
 import jittor as jt
 
-from .layers import constant
+from .layers import constant, total
 
 
 def trainable(module: jt.nn.Module) -> dict[str, jt.Var]:
@@ -49,12 +49,7 @@ class _Optimizer(jt.optim.Optimizer):
         """
         trained = [g for group in self.param_groups for p, g in zip(group["params"], group["grads"])
                    if not p.is_stop_grad()]
-        squares = []
-        for g in trained:
-            square = g * g
-            while square.ndim > 1 or square.shape[0] > 1:
-                square = square.sum(square.ndim - 1)
-            squares.append(square.reshape([1]))
+        squares = [total(g * g, range(g.ndim)) for g in trained]
         norm = jt.sqrt(jt.concat(squares).sum())
         scale = jt.minimum(constant(max_norm, norm) / (norm + constant(1e-6, norm)), constant(1.0, norm))
         for g in trained:

@@ -64,8 +64,12 @@ def _size(t: np.ndarray) -> tuple[float, float]:
     """Root mean square and largest magnitude."""
     if not t.size:
         return 0.0, 0.0
-    flat = t.ravel()
-    return float(np.sqrt(flat @ flat / t.size)), float(max(t.max(), -t.min()))
+    flat, largest = t.ravel(), float(max(t.max(), -t.min()))
+    # Squares of such numbers would overflow or vanish.
+    scale = largest if largest > 1e150 or 0 < largest < 1e-150 else 1.0
+    if scale != 1:
+        flat = flat / scale
+    return scale * float(np.sqrt(flat @ flat / t.size)), largest
 
 
 def _ratio(difference: float, scale: float) -> float:

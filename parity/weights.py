@@ -9,8 +9,10 @@ A file is safetensors, with the names that both zoos share; `read` also takes a 
 """
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -182,19 +184,29 @@ def convert(source, target, key_map: dict[str, str] | None = None) -> None:
     load(target, arrays)
 
 
+def sha256(arrays: dict[str, np.ndarray]) -> str:
+    """Hex SHA-256 of names, dtypes, shapes and bytes, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
 def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, atomically: a killed process or a full disk leaves no partial file."""
+    """Write a safetensors file, atomically: a killed process or a full disk leaves no partial file. Its
+    metadata get the arrays' hash, so that `read` notices damage."""
     from safetensors.numpy import save as serialise
     contiguous = {name: np.array(a, order="C") for name, a in arrays.items()}
     with atomic_write(Path(path)) as file:
-        file.write(serialise(contiguous, metadata))
+        file.write(serialise(contiguous, {**(metadata or {}), "sha256": sha256(contiguous)}))
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """All tensors of a safetensors file or of a PyTorch checkpoint (`.pth`, `.pt`).
 
     A checkpoint is read with `weights_only=True`, so no code in it runs; it may be a state dict or
-    hold one under "state_dict" or "model".
+    hold one under "state_dict" or "model". Checksums are compared where a file has them.
 
     Raises:
         WeightError: the file is missing, damaged, or of another kind.
@@ -209,9 +221,13 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(str(path), "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            expected = (file.metadata() or {}).get("sha256")
     except (SafetensorError, TypeError, OSError, AttributeError) as error:
         raise WeightError(f"{path} is not a readable safetensors file: {error}") from error
+    if expected not in (None, sha256(arrays)):
+        raise WeightError(f"{path} is damaged: its tensors are not those that were saved")
+    return arrays
 
 
 def metadata(path: str | Path) -> dict[str, str]:
@@ -221,9 +237,22 @@ def metadata(path: str | Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def _check_archive(path: Path) -> None:
+    """Compare the checksums of a zip archive, as torch writes it; `torch.load` does not. Raises BadZipFile."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.CRC:  # torch can be told to write none
+                with archive.open(member) as file:
+                    while file.read(1 << 20):
+                        pass
+
+
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged or unsafe file
         # Its own message advises to load the file unsafely.

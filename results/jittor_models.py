@@ -1,9 +1,9 @@
 """Checks Jittor's own `jittor.models` against `torchvision.models`, as an outside use of the judge.
 
-    python results/jittor_models.py [NAME ...]      rewrites the rows of results/jittor_models.json
+    python results/jittor_models.py [NAME ...] [--jobs N]      rewrites the rows of results/jittor_models.json
 
 Each pair runs in a process of its own, with ten classes where Jittor's allows it, in float64: weights,
-outputs, gradients and buffers. That models fail is what it finds; the exit code is 0.
+outputs, gradients and buffers. That models fail is what it finds; the exit code is then 1.
 """
 import json
 import sys
@@ -21,17 +21,12 @@ SIZES = {"alexnet": 224, "densenet121": 64, "googlenet": 128, "inception_v3": 12
 ONLY_1000 = ("mnasnet1_0", "mobilenet_v2", "shufflenet_v2_x1_0")  # Jittor's take no num_classes
 
 
-def main(names: list[str]) -> None:
-    judged.fill(judged.ROOT / "results" / "jittor_models.json", names or list(SIZES), list(SIZES),
-                arguments)
-
-
-def arguments(name: str) -> list[str]:
+def check(name: str, threads: int | None) -> dict:
     options = {} if name in ONLY_1000 else {"num_classes": 10}
-    return [f"jittor.models:{name}", f"torchvision.models:{name}", "--input",
-            f"4x3x{SIZES[name]}x{SIZES[name]}", "--args", json.dumps(options),
-            "--verdict", "structure", "--level", *LEVELS]
+    return judged.row(name, [f"jittor.models:{name}", f"torchvision.models:{name}", "--input",
+                             f"4x3x{SIZES[name]}x{SIZES[name]}", "--args", json.dumps(options),
+                             "--verdict", "structure", "--level", *LEVELS], threads)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(judged.main(__doc__, "jittor_models.json", list(SIZES), check))

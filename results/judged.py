@@ -1,6 +1,7 @@
-"""One `python -m parity check` in a process of its own, as a row of a committed table."""
+"""`python -m parity` in processes of its own, each a row of a committed table."""
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -18,26 +19,38 @@ from parity import report as reports  # noqa: E402
 from training.files import write_json  # noqa: E402
 
 
+def run(name: str, arguments: list[str], threads: int | None = None) -> tuple[dict, str]:
+    """`python -m parity` with these arguments, which end with the file for its JSON.
+
+    Returns:
+        Name, seconds, peak memory (MB) of the whole process, command; what went wrong if there is no JSON.
+    """
+    where = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "parity", *arguments]
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=where, stdout=subprocess.DEVNULL, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        log.seek(0)
+        lines = log.read().decode(errors="replace").splitlines()
+    found = {"net": name, "seconds": round(time.monotonic() - start, 1),
+             "peak_memory_mb": usage.ru_maxrss // 1024,
+             "command": shlex.join(["python", *command[1:-2]])}
+    code = os.waitstatus_to_exitcode(status)
+    if code in (0, 1) and Path(arguments[-1]).is_file():
+        return found, ""
+    return found, next((line for line in lines[::-1] if line.startswith("error: ")), f"exit code {code}")
+
+
 def row(name: str, arguments: list[str], threads: int | None = None) -> dict:
     """Check with these arguments, on this many threads (None: as many as usual): per verdict and level
     the check that used the most of its budget, what failed, what was not judged, seconds and peak memory
     (MB) of the whole process."""
-    where = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
-        path, log = Path(folder) / "report.json", Path(folder) / "log"
-        command = [sys.executable, "-m", "parity", "check", *arguments]
-        start = time.monotonic()
-        with open(log, "wb") as output:
-            process = subprocess.Popen([*command, "--json", str(path)], cwd=ROOT, env=where,
-                                       stdout=subprocess.DEVNULL, stderr=output)
-            _, _, usage = os.wait4(process.pid, 0)
-        found = {"net": name, "seconds": round(time.monotonic() - start, 1),
-                 "peak_memory_mb": usage.ru_maxrss // 1024,
-                 "command": shlex.join(["python", *command[1:]])}
-        if not path.is_file():
-            lines = log.read_text(errors="replace").splitlines()
-            error = [line for line in lines if line.startswith("error: ")] or ["no report"]
-            return {**found, "passed": False, "levels": {}, "text": error[-1], "environment": {}}
+        path = Path(folder) / "report.json"
+        found, error = run(name, ["check", *arguments, "--json", str(path)], threads)
+        if error:
+            return {**found, "passed": False, "levels": {}, "text": error, "environment": {}}
         report = reports.load(path)
     levels = {f"{verdict} {level}": {
         "passed": worst.passed, "tensor": worst.tensor, "note": worst.note, **reports.finite(
@@ -48,12 +61,13 @@ def row(name: str, arguments: list[str], threads: int | None = None) -> dict:
             "text": str(report), "environment": where}
 
 
-def fill(path: Path, names: list[str], order: list[str], arguments, jobs: int = 1) -> int:
+def fill(path: Path, names: list[str], order: list[str], make, jobs: int = 1) -> int:
     """Make the rows of `names` anew in the table at `path`, each saved as it is done.
 
     Args:
         order: of the rows in the file.
-        arguments: function of a name that gives what `parity check` is called with.
+        make: function of a name and a number of threads (None: as many as usual) that gives a row, with
+            "net", "seconds", "peak_memory_mb", "passed" and, where that is false, a "text".
         jobs: how many are made at a time, which share the cores.
 
     Returns:
@@ -63,10 +77,25 @@ def fill(path: Path, names: list[str], order: list[str], arguments, jobs: int = 
     # Threads of two processes on one core wait for each other: twice the time.
     threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        for made in as_completed(pool.submit(row, name, arguments(name), threads) for name in names):
+        for made in as_completed(pool.submit(make, name, threads) for name in names):
             found = made.result()
             rows[found["net"]] = found
             write_json(path, [rows[n] for n in order if n in rows])
             print(f"{found['net']}, {found['seconds']} s, {found['peak_memory_mb']} MB: "
                   f"{'passed' if found['passed'] else found['text']}", flush=True)
     return sum(not rows[name]["passed"] for name in names)
+
+
+def main(description: str, file: str, order: list[str], make) -> int:
+    """The command line of a table: which rows to make anew. Arguments as `fill`."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="rows to make (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time, which share the cores "
+                        "(default: %(default)s)")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in order]
+    if unknown or args.jobs < 1:
+        parser.error(f"unknown name {unknown[0]!r}; there are: {', '.join(order)}" if unknown else
+                     f"--jobs must be at least 1, not {args.jobs}")
+    return min(1, fill(ROOT / "results" / file, args.names or order, order, make, args.jobs))

@@ -4,7 +4,6 @@
 
 Exit code 1 if a net fails.
 """
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,16 +13,9 @@ import judged  # noqa: E402
 from zoo.catalog import NETS  # noqa: E402
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", metavar="NET", nargs="*", default=list(NETS), help="default: every net")
-    parser.add_argument("--jobs", type=int, default=1, help="nets checked at a time (default %(default)s), which "
-                        "share the cores")
-    args = parser.parse_args()
-    return min(1, judged.fill(judged.ROOT / "results" / "matrix.json", args.nets, list(NETS),
-                              lambda name: ["--net", name, "--level", "all"], args.jobs))
+def check(name: str, threads: int | None) -> dict:
+    return judged.row(name, ["--net", name, "--level", "all"], threads)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judged.main(__doc__, "matrix.json", list(NETS), check))

@@ -87,7 +87,7 @@ def injection() -> str:
     """Per fault: in how many nets it was caught, and by which levels."""
     data = json.loads((ROOT / "results" / "injection.json").read_text())
     found: dict[str, list[dict]] = {}
-    for row in data["rows"]:
+    for row in (row for net in data for row in net["rows"]):
         found.setdefault(row["fault"], []).append(row)
     body = []
     for fault, own in found.items():
@@ -95,14 +95,23 @@ def injection() -> str:
         levels = dict.fromkeys(level for row in own for level in row["levels"])
         body.append([f"`{fault}`", f"{len(own) - len(missed)} of {len(own)}",
                      ", ".join(levels).replace("structure ", ""), ", ".join(missed)])
-    rows_, alarms = data["rows"], data["right_pairs"]
-    caught = sum(bool(row["levels"]) for row in rows_)
-    wrong = sum(bool(alarm["failure"]) for alarm in alarms)
-    pairs = (f"; {wrong} false alarms in {len(alarms)} checks of right pairs (all levels)"
-             if alarms else "")
-    note = (f"{caught} of {len(rows_)} injections caught, in "
-            f"{len({row['net'] for row in rows_})} nets{pairs}. {_where(data['environment'])}")
+    note = _where(data[-1]["environment"])
     return table(["fault", "caught", "failing levels", "missed in"], body) + "\n\n" + note
+
+
+def injected_nets() -> str:
+    """Per net: faults caught, and right pairs that were not accused."""
+    data = json.loads((ROOT / "results" / "injection.json").read_text())
+    body, total = [], [0] * 4
+    for net in data:
+        counts = (sum(bool(row["levels"]) for row in net["rows"]), len(net["rows"]),
+                  sum(not pair["failure"] for pair in net["right_pairs"]), len(net["right_pairs"]))
+        total = [a + b for a, b in zip(total, counts)]
+        body.append([f"`{net['net']}`", "{} of {}".format(*counts[:2]), "{} of {}".format(*counts[2:]),
+                     f"{net['seconds'] / 60:.0f} min", f"{net['peak_memory_mb']} MB"])
+    body.append(["all", "{} of {}".format(*total[:2]), "{} of {}".format(*total[2:]), "", ""])
+    return table(["net", "bugs caught", "right pairs (one a seed) that pass on all levels", "time", "memory"],
+                 body)
 
 
 def jittor_models() -> str:
@@ -156,8 +165,10 @@ def _where(environment: dict) -> str:
 # File -> name of a table in it -> what makes it.
 TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
+    ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     DOCS / "divergences.md": {"divergences": divergences},
-    DOCS / "judge.md": {"matrix": matrix, "injection": injection, "jittor_models": jittor_models},
+    DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,
+                         "jittor_models": jittor_models},
 }
 
 

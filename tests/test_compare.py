@@ -147,5 +147,7 @@ def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
     assert "was made with other options" in capfd.readouterr().err
     assert compare.main(["--nets", "cnn", "--", "--seed=3"]) == 2
     assert "--seed cannot be passed to the trainers" in capfd.readouterr().err
+    assert compare.main(["--nets", "cnn", "--output-dir", str(tmp_path / "d"), "--", "--channels-last"]) == 2
+    assert "--channels-last" in capfd.readouterr().err and not (tmp_path / "d").exists()
     assert compare.main(["--nets", "cnnn", "--", *OPTIONS]) == 2
     assert "did you mean cnn" in capfd.readouterr().err

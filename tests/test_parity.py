@@ -206,6 +206,13 @@ def test_error_is_relative_to_the_size_of_the_truth():
     assert error(np.array([np.inf, 1]), np.array([np.inf, 1])).worst == 0
 
 
+def test_errors_of_huge_and_of_tiny_numbers():
+    for size in (1e-300, 1e-20, 1.0, 1e160, 1e300):
+        x = np.array([1.0, 2.0, 2.0]) * size
+        found = error(x * np.array([1, 1, 1.5]), x)
+        assert (found.e2, found.einf) == pytest.approx((1 / 3, 0.5))
+
+
 def test_budget_follows_the_floor_up_to_the_ceiling():
     assert [budget(f) for f in (0, 8, 10, 1e9)] == [64, 64, 80, CEILING]
     bound = FLOAT64_BOUND / U

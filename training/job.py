@@ -1,7 +1,6 @@
 """From the command line to a finished run: the part of both trainers that comes before the loop."""
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 
@@ -62,7 +61,7 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     here = {**engine.environment(), **environment(("numpy", framework, "torchvision"))}
     record = record or {"command": shown_command, "options": vars(args), "data": data.source,
                         "data_sha256": data.sha256, "net_image_size": size,
-                        "start_sha256": _sha256(arrays), **here}
+                        "start_sha256": weights.sha256(arrays), **here}
     # Weights and at most two values each of the optimizer, last and best; old files beside the new.
     space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
     progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
@@ -77,14 +76,6 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
         print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
               f"{data.image_size} images are resized on the device (bilinear)")
     loop.train(engine, data, args, opened, plan, schedule, progress)
-
-
-def _sha256(arrays: dict) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
 
 
 def _refuse_one_value_per_channel(rows, net: str) -> None:

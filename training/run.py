@@ -70,6 +70,13 @@ def read_record(folder: Path) -> dict:
     return record
 
 
+def _is_row(line: str, columns: int) -> bool:
+    try:
+        return len([float(field or "nan") for field in line.split(",")]) == columns
+    except ValueError:
+        return False
+
+
 class Run:
     """An open run folder.
 
@@ -104,14 +111,19 @@ class Run:
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
 
     def keep_epochs(self, last: int) -> None:
-        """Drop the rows of later epochs from both logs. Raises UserError if one lacks that epoch."""
+        """Drop the rows of later epochs from both logs. Raises UserError if one lacks that epoch, or is
+        damaged before it."""
         for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
-            lines = self.path(name).read_text().splitlines() if self.path(name).is_file() else []
+            text = self.path(name).read_bytes() if self.path(name).is_file() else b""
+            lines = text.decode("ascii", "replace").splitlines()
             epochs = [line.partition(",")[0] for line in lines]
             if last and str(last) not in epochs:
                 raise UserError(f"{self.path(name)} lacks epoch {last}, which was complete")
             later = next((i for i, epoch in enumerate(epochs) if epoch == str(last + 1)), len(lines))
             kept = lines[1:later]
+            for number, line in enumerate(kept, 2):
+                if not _is_row(line, len(columns)):
+                    raise UserError(f"{self.path(name)}, line {number}, is damaged: {line[:80]!r}")
             with atomic_write(self.path(name)) as file:
                 file.write("".join(f"{line}\n" for line in (",".join(columns), *kept)).encode())
 

@@ -22,7 +22,7 @@ from . import cli, comparison, launch, options, plots
 from .errors import UserError
 from .files import atomic_write
 
-OWN = ("--output-dir", "--resume", "--evaluate", "--save-init", "--list", "--summary")
+OWN = ("--output-dir", "--seeds", "--resume", "--evaluate", "--save-init", "--list", "--summary")
 
 
 def main(argv: list[str] | None = None) -> int:

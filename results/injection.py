@@ -1,0 +1,32 @@
+"""The judge judged: every kind of port bug in a net of every family, and right pairs with twenty seeds.
+
+    python results/injection.py [NET ...] [--jobs N]   rewrites the rows of results/injection.json
+
+Exit code 1 if a bug is missed or a right pair accused.
+"""
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import judged  # noqa: E402
+from parity.inject import FAMILIES  # noqa: E402
+
+SEEDS = 20
+
+
+def inject(name: str, threads: int | None) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        found, error = judged.run(name, ["inject", "--net", name, "--seeds", str(SEEDS), "--json",
+                                         str(path)], threads)
+        made = json.loads(path.read_text()) if not error else {"rows": [], "right_pairs": []}
+    wrong = [row["fault"] for row in made["rows"] if not row["levels"]]
+    wrong += [f"seed {pair['seed']}" for pair in made["right_pairs"] if pair["failure"]]
+    return {**found, **made, "passed": not (error or wrong), "text": error or ", ".join(wrong)}
+
+
+if __name__ == "__main__":
+    sys.exit(judged.main(__doc__, "injection.json", list(FAMILIES), inject))

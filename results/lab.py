@@ -1,0 +1,88 @@
+"""The results of lab reports 000 and 004, on real images, in both frameworks.
+
+    python results/lab.py CIFAR_DIR MNIST_DIR [NET ...]
+
+CIFAR_DIR holds images as train/<class>/* and test/<class>/*, MNIST_DIR MNIST as torchvision stores it. Each
+net is a `compare.py` of its own, with the epochs and seeds that two CPU cores take about an hour or two for;
+what was interrupted goes on with the same command. Records, logs and results are kept in results/lab/.
+"""
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "results" / "lab"
+KEPT = ("args.json", "log.csv", "result.json")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a report says of a net, and how it is repeated here.
+
+    Attributes:
+        accuracy: on the test images, as reported.
+        options: of the trainers.
+        seeds: one pair of runs for each.
+    """
+    report: str
+    accuracy: float
+    options: str
+    seeds: tuple[int, ...] = (0,)
+
+
+_MNIST = "--dataset mnist --epochs 10"
+EXPERIMENTS = {
+    "cnn_1x1": Experiment("000", 0.60, "--dataset folder --epochs 10", (0, 1, 2)),
+    "resnet18_lab": Experiment("000", 0.72, "--dataset folder --epochs 10"),
+    "densenet_fc128": Experiment("000", 0.71, "--dataset folder --epochs 5"),
+    "se_resnet18_preact": Experiment("000", 0.82, "--dataset folder --epochs 6 --lr 0.05"),
+    "lenet_bn": Experiment("004", 0.987, "--dataset mnist --epochs 20 --optimizer adam --lr 0.004", (0, 1, 2)),
+    "alexnet_mnist": Experiment("004", 0.981, _MNIST),
+    "resnet18_mnist": Experiment("004", 0.988, _MNIST, (0, 1, 2)),
+    "mobilenet_mnist": Experiment("004", 0.992, _MNIST),
+    "densenet121_mnist": Experiment("004", 0.989, _MNIST),
+    "vgg_mnist": Experiment("004", 0.984, _MNIST),
+}
+
+
+def run(net: str, data_dir: str) -> int:
+    """Train `net` in both frameworks and keep what was measured; returns the exit code of compare.py."""
+    one = EXPERIMENTS[net]
+    work = ROOT / "runs" / "lab" / net
+    code = subprocess.run([sys.executable, "compare.py", "--nets", net, "--seeds", *map(str, one.seeds),
+                           "--output-dir", str(work.relative_to(ROOT)), "--", *one.options.split(),
+                           "--data-dir", data_dir], cwd=ROOT).returncode
+    if code == 0:
+        for made in sorted((work / "runs").glob("*/result.json")):
+            kept = OUT / made.parent.name
+            kept.mkdir(parents=True, exist_ok=True)
+            for name in KEPT:
+                shutil.copy(made.parent / name, kept / name)
+        shutil.copy(work / f"{net}.png", OUT / f"{net}.png")
+    return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", metavar="CIFAR_DIR", help="the images of CIFAR-10")
+    parser.add_argument("mnist", metavar="MNIST_DIR", help="MNIST")
+    parser.add_argument("nets", metavar="NET", nargs="*", default=list(EXPERIMENTS),
+                        help=f"of {', '.join(EXPERIMENTS)} (default: all)")
+    args = parser.parse_args()
+    for net in args.nets:
+        if net not in EXPERIMENTS:
+            parser.error(f"no experiment with {net!r}; there are: {', '.join(EXPERIMENTS)}")
+    for net in args.nets:
+        code = run(net, args.mnist if EXPERIMENTS[net].report == "004" else args.cifar)
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Files that were truncated, overwritten or written by somebody else: one clear error, or what was saved."""
+import io
+import json
+import pickle
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from parity import keymap, report, weights
+from training import comparison, datasets, run
+from training.errors import UserError
+
+VARIANTS = settings(max_examples=1000, deadline=None, database=None, derandomize=True,
+                    suppress_health_check=[HealthCheck.function_scoped_fixture])
+ARRAYS = {"conv.weight": np.arange(60, dtype="float32").reshape(3, 4, 5), "steps": np.array(7),
+          "bn.running_mean": np.linspace(-1, 1, 33)}
+
+
+@st.composite
+def damages(draw):
+    """A function from good bytes to damaged ones."""
+    kind = draw(st.sampled_from(("truncated", "bit flipped", "overwritten", "cut", "inserted", "foreign")))
+    place, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
+    noise = draw(st.binary(min_size=1, max_size=40))
+
+    def damage(good: bytes) -> bytes:
+        at = int(place * len(good))
+        return {"truncated": good[:at],
+                "bit flipped": good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1:],
+                "overwritten": good[:at] + noise + good[at + len(noise):],
+                "cut": good[:at] + good[at + len(noise):],
+                "inserted": good[:at] + noise + good[at:],
+                "foreign": noise}[kind]
+    return damage
+
+
+@dataclass
+class Format:
+    """A kind of file.
+
+    Attributes:
+        good: its bytes.
+        name: of the file.
+        read: of its path.
+        checked: whether what is read must be what was saved; else a changed digit cannot be noticed.
+    """
+    good: bytes
+    name: str
+    read: Callable
+    checked: bool = False
+
+
+def saved(write) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def safetensors() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        weights.save(Path(folder) / "x.safetensors", ARRAYS, {"net": "cnn"})
+        return (Path(folder) / "x.safetensors").read_bytes()
+
+
+RECORD = {"command": "python train_torch.py --net cnn", "framework": "torch", "start_sha256": "0",
+          "options": {"net": "cnn", "seed": 0, "batch_size": 4}}
+LOG = b"epoch,lr,train_loss,train_acc,val_loss,val_acc,seconds,images_per_second,peak_memory_mb\n" \
+      b"1,0.01,2.3,0.1,2.2,0.2,1.5,100,300\n2,0.005,2.1,0.2,2.0,0.3,1.5,100,300\n"
+RESULT = {"test_acc": 0.25, "test_loss": 2.0, "test_images": 10}
+
+
+def finished(path):
+    """The run whose log, record or result is the file at `path`."""
+    for name, content in (("args.json", json.dumps(RECORD).encode()), ("log.csv", LOG),
+                          ("result.json", json.dumps(RESULT).encode())):
+        if name != path.name:
+            (path.parent / name).write_bytes(content)
+    return comparison.read(path.parent)
+
+
+def resumed_log(path):
+    (path.parent / "steps.csv").write_text("epoch,step,lr,loss\n1,1,0.01,2.3\n2,2,0.005,2.1\n")
+    (path.parent / "args.json").write_text(json.dumps(RECORD))
+    run.Run(path.parent, RECORD, 0, resume=True).keep_epochs(2)
+
+
+def image(path):
+    for place in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
+        target = path.parent / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(target)
+    (path.parent / "train" / "a" / path.name).write_bytes(path.read_bytes())
+    datasets.load("folder", path.parent, 0, 0)
+
+
+FORMATS = {
+    "safetensors": Format(safetensors(), "x.safetensors", weights.read, checked=True),
+    "pth": Format(saved(lambda f: torch.save({k: torch.from_numpy(a) for k, a in ARRAYS.items()}, f)),
+                  "x.pth", weights.read, checked=True),
+    "legacy pth": Format(saved(lambda f: torch.save({k: torch.from_numpy(a) for k, a in ARRAYS.items()}, f,
+                                                    _use_new_zipfile_serialization=False)),
+                         "x.pth", weights.read),
+    "key map": Format(json.dumps({"a.weight": "b.weight", "a.bias": "b.bias"}).encode(), "map.json",
+                      keymap.read),
+    "report": Format(json.dumps(report.Report("x", [report.Check("structure", "eval", "output", 1., 2., 3.,
+                                                                 4.)]).to_json()).encode(),
+                     "report.json", report.load),
+    "record": Format(json.dumps(RECORD).encode(), "args.json", finished),
+    "log": Format(LOG, "log.csv", finished),
+    "result": Format(json.dumps(RESULT).encode(), "result.json", finished),
+    "log of an interrupted run": Format(LOG, "log.csv", resumed_log),
+    "image": Format(saved(lambda f: Image.fromarray(np.arange(192, dtype="uint8").reshape(8, 8, 3)).save(
+        f, "png")), "damaged.png", image),
+}
+
+
+def readable(kind: Format, path) -> bool:
+    """Whether the file was read; a UserError in one line counts as not read, anything else fails."""
+    try:
+        found = kind.read(path)
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 2000
+        return False
+    if kind.checked:
+        assert found.keys() == ARRAYS.keys()
+        assert all(np.array_equal(found[name], a) and found[name].dtype == a.dtype
+                   for name, a in ARRAYS.items())
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_file_is_one_clear_error_or_unharmed(name, tmp_path):
+    kind = FORMATS[name]
+    path = tmp_path / kind.name
+    refused = []
+
+    @VARIANTS
+    @given(damages())
+    def variant(damage):
+        path.write_bytes(damage(kind.good))
+        refused.append(not readable(kind, path))
+
+    path.write_bytes(kind.good)
+    assert readable(kind, path)
+    variant()
+    assert len(refused) >= 1000 and sum(refused) > 100
+
+
+class Bomb:
+    """A pickle that would leave a trace."""
+
+    def __init__(self, place):
+        self.place = str(place)
+
+    def __reduce__(self):
+        return open, (self.place, "w")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_no_file_runs_code(tmp_path):
+    trace = tmp_path / "trace"
+    bomb = pickle.dumps(Bomb(trace))
+    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
+        archive.writestr("x/data.pkl", bomb)
+        archive.writestr("x/version", "3")
+    torch.save({"a": Bomb(trace)}, tmp_path / "new.pth")
+    torch.save({"a": Bomb(trace)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "raw.pth").write_bytes(bomb)
+    for file in tmp_path.glob("*.pth"):
+        with pytest.raises(UserError):
+            weights.read(file)
+    for name in ("args.json", "map.json", "log.csv"):
+        (tmp_path / name).write_bytes(bomb)
+    for read in (lambda: comparison.read(tmp_path), lambda: keymap.read(tmp_path / "map.json"),
+                 lambda: report.load(tmp_path / "map.json")):
+        with pytest.raises(UserError):
+            read()
+    assert not trace.exists()
