@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import sys
 
 import numpy as np
 
 from parity import weights
-from training import cli, job
+from training import job
 from training.errors import UserError
+from training.ranks import Ranks
 from zoo.catalog import NETS, input_size
 from zoo.heads import aux_weight, heads, mixed, total_loss
 
@@ -22,13 +22,13 @@ from zoo.heads import aux_weight, heads, mixed, total_loss
 class Engine:
     """The net, its optimizer and the data on the device (see training.loop)."""
 
-    def __init__(self, args, data):
+    def __init__(self, args, data, ranks=Ranks()):
         jt_models, jt = _start(args.device)
         from jt_models.batches import Batches
-        from jt_models.layers import set_training
+        from jt_models.layers import set_training, synchronised
         from jt_models.losses import cross_entropy
         from jt_models.optim import trainable
-        self.jt, self.args = jt, args
+        self.jt, self.args, self.ranks = jt, args, ranks
         self.cross_entropy, self.set_training = cross_entropy, set_training
         self.trainable = trainable
         size = input_size(args.net, data.image_size)
@@ -36,6 +36,9 @@ class Engine:
         self.seed(args.seed)
         self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
+        if args.sync_bn and ranks.size > 1:
+            synchronised(self.net)
+        self.align()  # Jittor's ranks draw other weights
         self.optimizer = _optimizer(self.net, args)
         self.inputs = Batches(data, size)
         self.average = []  # of each parameter, once there is a step
@@ -43,16 +46,17 @@ class Engine:
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device, "precision": "float32",
-                "use_mkl": os.environ.get("use_mkl", "1")}
+                "use_mkl": os.environ.get("use_mkl", "1"), "ranks": self.ranks.size}
 
     def seed(self, value):
         self.jt.set_global_seed(value)
 
     def step(self, batch, lr):
-        x, y = self.inputs("train", batch)
+        part, scale = self.ranks.part(batch)
+        x, y = self.inputs("train", part)
         self.optimizer.lr = lr
         output = self.net(x)
-        loss = mixed(lambda y: self._loss(output, y), y, batch.mix)
+        loss = mixed(lambda y: self._loss(output, y), y, batch.mix) * scale
         self.optimizer.backward(loss)
         if self.args.clip_norm:
             self.optimizer.clip_gradients(self.args.clip_norm)
@@ -60,14 +64,28 @@ class Engine:
         if self.args.ema:
             self._follow()
         guess = heads(output)[0].argmax(1)[0]
-        return loss, mixed(lambda y: (guess == y).sum(), y, batch.mix)
+        return loss / self.ranks.size, mixed(lambda y: (guess == y).sum(), y, batch.mix)
 
     def _loss(self, output, y):
         return total_loss(lambda logits: self.cross_entropy(
             logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
 
     def fetch(self, values):
-        return [v.item() for v in values]
+        if self.ranks.size == 1:
+            return [v.item() for v in values]
+        values = self.jt.concat([v.float32().reshape([1]) for v in values])
+        return values.mpi_all_reduce("add").numpy().tolist()
+
+    def total(self, array):
+        if self.ranks.size == 1:
+            return array
+        with self.jt.flag_scope(auto_convert_64_to_32=0):
+            return self.jt.array64(array).mpi_all_reduce("add").numpy()
+
+    def align(self):
+        if self.ranks.size > 1:
+            self.net.mpi_param_broadcast(0)
+            self.jt.sync_all(True)  # what one rank alone runs later must not wait for the others
 
     def outputs(self, split, batches):
         self.set_training(self.net, False)
@@ -168,8 +186,8 @@ def trace(name: str, size: int | None = None):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.main(lambda: job.run("jittor", Engine, trace, argv))
+    return job.main("jittor", Engine, trace, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    job.leave(main())

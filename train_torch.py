@@ -5,13 +5,16 @@
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import resource
-import sys
+
+import numpy as np
 
 from parity import weights
-from training import cli, job
+from training import job
 from training.errors import UserError
+from training.ranks import Ranks
 from zoo.catalog import NETS, input_size
 from zoo.heads import aux_weight, heads, mixed, total_loss
 
@@ -19,20 +22,29 @@ from zoo.heads import aux_weight, heads, mixed, total_loss
 class Engine:
     """The net, its optimizer and the data on the device (see training.loop)."""
 
-    def __init__(self, args, data):
+    def __init__(self, args, data, ranks=Ranks()):
         import torch
         from torch_ref import create
         from torch_ref.batches import Batches
-        self.torch, self.args = torch, args
+        from torch_ref.sync import synchronised
+        self.torch, self.args, self.ranks = torch, args, ranks
         self.cross_entropy = torch.nn.functional.cross_entropy
-        self.device = _device(torch, args.device)
+        self.device = _device(torch, args.device, ranks)
+        if ranks.size > 1:
+            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            atexit.register(torch.distributed.destroy_process_group)
         size = input_size(args.net, data.image_size)
         self.seed(args.seed)
         torch.backends.cudnn.benchmark = True
         layout = torch.channels_last if args.channels_last else torch.contiguous_format
         self.net = create(args.net, data.num_classes, data.in_channels, size,
                           dropout=args.dropout).to(self.device, memory_format=layout)
-        self.run = _compiled(torch, self.net) if args.compile else self.net
+        self.run = self.net
+        if ranks.size > 1:
+            net = synchronised(self.net) if args.sync_bn else self.net
+            self.run = torch.nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+        if args.compile:
+            self.run = _compiled(torch, self.run, self.device)
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
         self.inputs = Batches(data, size, self.device, layout)
         self.average = []  # of each parameter, once there is a step
@@ -43,17 +55,18 @@ class Engine:
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
         return {"framework": "torch", "device": self.device.type, "gpu": gpu,
                 "precision": "float32", "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-                "threads": torch.get_num_threads()}
+                "threads": torch.get_num_threads(), "ranks": self.ranks.size}
 
     def seed(self, value):
-        self.torch.manual_seed(value)
+        self.torch.manual_seed(value + self.ranks.rank)
 
     def step(self, batch, lr):
-        x, y = self.inputs("train", batch)
+        part, scale = self.ranks.part(batch)
+        x, y = self.inputs("train", part)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         output = self.run(x)
-        loss = mixed(lambda y: self._loss(output, y), y, batch.mix)
+        loss = mixed(lambda y: self._loss(output, y), y, batch.mix) * scale
         self.optimizer.zero_grad()
         loss.backward()
         if self.args.clip_norm:
@@ -62,14 +75,25 @@ class Engine:
         if self.args.ema:
             self._follow()
         guess = heads(output)[0].detach().argmax(1)
-        return loss.detach(), mixed(lambda y: (guess == y).sum(), y, batch.mix)
+        return loss.detach() / self.ranks.size, mixed(lambda y: (guess == y).sum(), y, batch.mix)
 
     def _loss(self, output, y):
         return total_loss(lambda logits: self.cross_entropy(
             logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
 
     def fetch(self, values):
-        return self.torch.stack([v.double() for v in values]).tolist()
+        values = self.torch.stack([v.double() for v in values])
+        if self.ranks.size > 1:
+            self.torch.distributed.all_reduce(values)
+        return values.tolist()
+
+    def total(self, array):
+        return np.array(self.fetch(self.torch.from_numpy(array).to(self.device).unbind()))
+
+    def align(self):
+        if self.ranks.size > 1:
+            for tensor in self.net.state_dict().values():
+                self.torch.distributed.broadcast(tensor, 0)
 
     def outputs(self, split, batches):
         self.net.eval()
@@ -130,17 +154,18 @@ class Engine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def _device(torch, choice: str):
+def _device(torch, choice: str, ranks):
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this PyTorch sees no usable NVIDIA GPU; use cpu or auto")
-    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+    cuda = choice != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", ranks.local) if cuda else torch.device("cpu")
 
 
-def _compiled(torch, net):
+def _compiled(torch, net, device):
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever a compiler may raise
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"--compile: torch.compile does not work here: {reason}") from error
     return torch.compile(net)
 
@@ -166,8 +191,8 @@ def trace(name: str, size: int | None = None):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.main(lambda: job.run("torch", Engine, trace, argv))
+    return job.main("torch", Engine, trace, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    job.leave(main())

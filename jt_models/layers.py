@@ -20,7 +20,7 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv
            "Flatten", "Identity", "Linear", "LocalResponseNorm", "MaxPool2d", "Module", "ReLU",
            "ReLU6", "Sequential", "Sigmoid", "Tanh", "Upsample", "adaptive_avg_pool2d",
            "avg_pool2d", "constant", "dropout", "init", "interpolate", "max_pool2d", "relu",
-           "relu6", "set_training", "sigmoid", "total"]
+           "relu6", "set_training", "sigmoid", "synchronised", "total"]
 
 
 def constant(value: float, like: jt.Var):
@@ -48,6 +48,14 @@ def set_training(module: Module, mode: bool = True) -> Module:
     return module
 
 
+def synchronised(net: Module) -> Module:
+    """`net` with every BatchNorm over the batches of all ranks, which may differ in size (under mpirun)."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.sync = True
+    return net
+
+
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
@@ -72,9 +80,13 @@ class _BatchNorm(Module):
     values per channel (2 to 8 u so, and faster). Inputs with a mean of 1000 standard deviations and
     10^5 values per channel are still off by 5000 u (torch: 240 u).
 
+    Attributes:
+        sync: normalise over the batch that all ranks have together (see `synchronised`).
+
     Raises:
         ValueError: another shape; in training mode, one value per channel.
     """
+    sync = False
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
         self.num_features = num_features
@@ -96,16 +108,21 @@ class _BatchNorm(Module):
             shift = self.bias - self.running_mean * scale
             return x * self._spread(scale, x) + self._spread(shift, x)
         count = x.numel() // x.shape[1]
-        if count == 1:
+        if self.sync:
+            count = self._all(jt.array([float(count)]))
+        elif count == 1:
             raise ValueError("expected more than 1 value per channel when training, "
                              f"got input size {list(x.shape)}")
         # sum / int: Jittor's mean multiplies its gradient by float32(1 / n).
-        mean = total(x, self.axes) / count
+        mean = self._all(total(x, self.axes)) / count
         centred = x - self._spread(mean, x)
-        variance = total(centred * centred, self.axes) / count
+        variance = self._all(total(centred * centred, self.axes)) / count
         scale = self.weight / jt.sqrt(variance + constant(self.eps, x))
         self._track(mean.detach(), variance.detach() * constant(count / (count - 1), x))
         return centred * self._spread(scale, x) + self._spread(self.bias, x)
+
+    def _all(self, v):
+        return v.mpi_all_reduce("add") if self.sync else v
 
     def _spread(self, v, x):
         """[C] as large as x; its gradient is summed axis by axis."""

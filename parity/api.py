@@ -131,7 +131,7 @@ def _draw(pair: Pair, torch_model, seed: int, wanted: set[str], report: Report) 
     """Random weights for the reference where it has constant ones, in a state that can be judged."""
     randomise(pair.reference, seed)
     pair.random = _is_random(pair.truth(), training=True)
-    if wanted & IN_TRAINING and not pair.random and checks.too_steep(pair):
+    if wanted & IN_TRAINING and not pair.random and checks.too_steep(pair, bool(wanted & BACKWARD)):
         pair.reference.load_state_dict(torch_model.state_dict())
         randomise(pair.reference, seed, shift=1.0)
         report.environment["state"] = ("shifts of fresh BatchNorms around 1: around 0 PyTorch's own float32 "

@@ -22,7 +22,7 @@ from .pair import Pair
 from .report import VERDICTS, Check, Report
 from .sides import RATE, State, TorchSide
 from .task import cast, moved
-from .truth import BUDGETS, CEILING, U, Error, error, one_ulp, weight_of
+from .truth import BUDGETS, CEILING, U, Error, error, one_ulp, partner_of
 
 STEP_LEVELS = {"momentum", "steps"}
 
@@ -282,7 +282,8 @@ class _Floor:
             keep_largest(largest["flips"], {"margin": branches.margin})
             if step:
                 del got, truth  # each as large as the model
-                after, right = side.update(before), self.truth.update(before.cast("float64"))
+                after = side.update(before.momentum)
+                right = self.truth.update(before.momentum)
                 for level, found in _step_errors(before, after, right, self.pair).items():
                     keep_largest(largest[level], in_u(found))
         # An update is the momentum times the rate, stored: the rounding of the store, which is not
@@ -309,13 +310,14 @@ def _takes_channels_last(pair: Pair, dtype: str) -> bool:
     return True
 
 
-def too_steep(pair: Pair) -> bool:
-    """Whether PyTorch's own float32 is so far from its float64, in outputs or gradients in training mode,
-    that a budget of eight times as much would not fit below the ceiling."""
+def too_steep(pair: Pair, backward: bool) -> bool:
+    """Whether PyTorch's own float32 is so far from its float64, in outputs in training mode or, with
+    `backward`, gradients, that a budget of eight times as much would not fit below the ceiling."""
     floor, largest = _Floor(pair, pair.truth(), PLAIN), _levels()
     inputs = pair.task.cast("float32")
     train = next(view for view in VIEWS if view[0] == "train" and not view[-1])
-    floor.backward(pair.start, inputs, largest, step=False)
+    if backward:
+        floor.backward(pair.start, inputs, largest, step=False)
     found = {**floor.forward(pair.start, inputs, [train])[train], **largest["gradients"]}
     return 8 * max(found.values(), default=0.0) > CEILING
 
@@ -351,7 +353,7 @@ def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> No
     steps = steps if judge.wants("buffers", *STEP_LEVELS) else 0
     floors = _levels()
     try:
-        floor.backward(start, inputs, floors, step=steps > 0)
+        floor.backward(start, inputs, floors, step=steps > 0 and bool(pair.trained))
         _gradients(pair, judge, floors, truth, port, report)
         if port.idle != pair.trained:
             _forced_steps(pair, judge, floor, floors, truth, port, steps)
@@ -407,5 +409,5 @@ def _update_errors(before: State, after: State, truth: State) -> dict[str, Error
         new, update = after.arrays[name], expected(name)
         off = new - truth.arrays[name]
         excess = np.maximum(np.abs(off) - np.spacing(np.abs(new)).astype("float64") / 2, 0)
-        found[name] = error(update + np.copysign(excess, off), update, expected(weight_of(name)))
+        found[name] = error(update + np.copysign(excess, off), update, expected(partner_of(name, update)))
     return found

@@ -416,16 +416,25 @@ def pool_padding_as_tensorflow(model, rng):
 def global_max_pool(model, rng):
     """The global average pool takes the maximum."""
     usual = layers.adaptive_avg_pool2d
+    sizes = []
+
+    def maximum(x):
+        sizes.append(x.shape[2] * x.shape[3])
+        return x.max([2, 3], keepdims=True)
+
     pools = _modules(model, layers.AdaptiveAvgPool2d)
-    if pools:
-        _change(_one(pools, rng), lambda _, x: x.max([2, 3], keepdims=True))
-        yield
-        return
     family = importlib.import_module(type(model).__module__)
-    if getattr(family, "adaptive_avg_pool2d", None) is not usual:
+    if pools:
+        _change(_one(pools, rng), lambda _, x: maximum(x))
+        change = contextlib.nullcontext()
+    elif getattr(family, "adaptive_avg_pool2d", None) is usual:
+        change = mock.patch.object(family, "adaptive_avg_pool2d", lambda x, size: maximum(x))
+    else:
         raise NotApplicable
-    with mock.patch.object(family, "adaptive_avg_pool2d",
-                           lambda x, size: x.max([2, 3], keepdims=True)):
+    with change:
+        model(jt.zeros(model.probe_shape))
+        if max(sizes, default=1) == 1:  # of one value mean and maximum are the same
+            raise NotApplicable
         yield
 
 

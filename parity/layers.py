@@ -15,7 +15,7 @@ import torch
 from .branches import BranchError, Branches
 from .pair import Pair
 from .task import cast, moved
-from .truth import U, Error, error, weight_of
+from .truth import U, Error, error, partner_of
 
 DIFFERENT = Error(np.inf, np.inf)
 OTHER = 1e-2  # relative; beyond, a module does not err but computes something else
@@ -71,11 +71,13 @@ def errors(got: dict, truth: dict) -> dict[str, Error]:
     """Error of every tensor of the truth; infinite for one that only one side has.
 
     A bias is judged on the scale of its layer's weight where that is larger. Its gradient is a sum
-    over all positions, which may cancel: before BatchNorm entirely, with a sigmoid between nearly.
+    over all positions, which may cancel: before BatchNorm entirely, with a sigmoid between nearly. So is
+    the gradient of a normalisation's scale, which cancels where only a ReLU lies before the next one
+    (DenseNet's first: ten times as small as that of its shift): it is judged on the scale of its shift.
     """
     return {**dict.fromkeys((name for name in got if name not in truth), DIFFERENT),
             **{name: DIFFERENT if name not in got else
-               error(got[name], t, truth.get(weight_of(name))) for name, t in truth.items()}}
+               error(got[name], t, truth.get(partner_of(name, t))) for name, t in truth.items()}}
 
 
 def in_u(found: dict[str, Error]) -> dict[str, float]:

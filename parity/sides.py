@@ -109,28 +109,30 @@ class TorchSide:
              count: int = 1) -> State:
         """`count` steps of SGD from `state`; one, if branches are recorded or replayed."""
         self.load(state.arrays)
-        optimizer = self._optimizer(state)
+        optimizer = self._optimizer(state.momentum)
         for _ in range(count):
             self.gradients(inputs, branches, replay)
             optimizer.step()
         return self._state(optimizer)
 
-    def update(self, state: State) -> State:
-        """One step of SGD from `state`, which is loaded, with the gradients of the last pass."""
-        optimizer = self._optimizer(state)
+    def update(self, momentum: dict[str, np.ndarray]) -> State:
+        """One step of SGD from the weights of the model and this momentum, with the gradients of the last
+        pass."""
+        optimizer = self._optimizer(momentum)
         optimizer.step()
         return self._state(optimizer)
 
-    def _optimizer(self, state: State) -> torch.optim.SGD:
+    def _optimizer(self, momentum) -> torch.optim.SGD:
         named = dict(self.model.named_parameters())
         optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
-        for name, buffer in state.momentum.items():
-            optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.copy())
+        for name, buffer in momentum.items():
+            optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.astype(self.dtype))
         return optimizer
 
     def _state(self, optimizer) -> State:
-        momentum = {name: optimizer.state[p]["momentum_buffer"].numpy().copy()
+        momentum = {name: optimizer.state[p]["momentum_buffer"].numpy()
                     for name, p in self.model.named_parameters() if p.grad is not None}
+        self.model.zero_grad()  # as large as the model
         return State(self.tensors(), momentum)
 
     def _tensor(self, array):

@@ -60,8 +60,8 @@ def _difference(ours, theirs) -> str:
 
 
 def own_pipeline(report: Report, seed: int = 0) -> None:
-    """The batches that both trainers make of a plan (two epochs of crops and flips, in colour and in
-    grey), against the plan as numpy executes it."""
+    """The batches that both trainers make of a plan (two epochs of crops, flips and blanked squares, in
+    colour and in grey), against the plan as numpy executes it."""
     from jt_models.batches import Batches as JittorBatches
     from torch_ref.batches import Batches as TorchBatches
     import jittor as jt
@@ -72,7 +72,7 @@ def own_pipeline(report: Report, seed: int = 0) -> None:
         split = Split(images, labels)
         data = Data("noise", split, split, split, tuple("0123456789"), (0.4,) * channels,
                     (0.25,) * channels, padding=2, flip=True, source="random pixels")
-        plan = BatchPlan(50, 16, 12, padding=2, flip=True, seed=seed)
+        plan = BatchPlan(50, 16, 12, padding=2, flip=True, seed=seed, cutout=4)
         batches = [batch for epoch in (0, 1) for batch in plan.epoch(epoch)]
         truth = [(apply(b, images, data.table()), labels[b.indices]) for b in batches]
         torch_side = TorchBatches(data, 12)

@@ -54,10 +54,13 @@ def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> 
     return Error(_ratio(difference2, scale2), _ratio(differenceinf, scaleinf))
 
 
-def weight_of(name: str) -> str | None:
-    """Name of the weight of the layer whose bias has this name; None if it is no bias."""
+def partner_of(name: str, t: np.ndarray) -> str | None:
+    """Name of the tensor on whose scale `t` is judged where that is larger: for a bias the weight of its layer,
+    and for the scale of a normalisation its shift; None for any other."""
     layer, _, last = name.rpartition(".")
-    return f"{layer}.weight" if last == "bias" else None
+    if last == "bias":
+        return f"{layer}.weight"
+    return f"{layer}.bias" if last == "weight" and t.ndim == 1 else None
 
 
 def _size(t: np.ndarray) -> tuple[float, float]:

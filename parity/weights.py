@@ -21,6 +21,7 @@ from training.errors import UserError
 from training.files import atomic_write
 
 COUNTER = "num_batches_tracked"
+_HASH = "parity.sha256"
 # torchvision's DenseNet files of 2017 have names such as denselayer1.norm.1.weight.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -184,9 +185,9 @@ def convert(source, target, key_map: dict[str, str] | None = None) -> None:
     load(target, arrays)
 
 
-def sha256(arrays: dict[str, np.ndarray]) -> str:
-    """Hex SHA-256 of names, dtypes, shapes and bytes, whatever their order."""
-    digest = hashlib.sha256()
+def sha256(arrays: dict[str, np.ndarray], notes: dict[str, str] | None = None) -> str:
+    """Hex SHA-256 of names, dtypes, shapes and bytes, whatever their order, and of notes."""
+    digest = hashlib.sha256(repr(sorted((notes or {}).items())).encode() if notes else b"")
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]))
@@ -195,11 +196,11 @@ def sha256(arrays: dict[str, np.ndarray]) -> str:
 
 def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, atomically: a killed process or a full disk leaves no partial file. Its
-    metadata get the arrays' hash, so that `read` notices damage."""
+    metadata get a hash of the rest, so that `read` notices damage."""
     from safetensors.numpy import save as serialise
     contiguous = {name: np.array(a, order="C") for name, a in arrays.items()}
     with atomic_write(Path(path)) as file:
-        file.write(serialise(contiguous, {**(metadata or {}), "sha256": sha256(contiguous)}))
+        file.write(serialise(contiguous, {**(metadata or {}), _HASH: sha256(contiguous, metadata)}))
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -222,11 +223,12 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(str(path), "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-            expected = (file.metadata() or {}).get("sha256")
+            notes = file.metadata() or {}
     except (SafetensorError, TypeError, OSError, AttributeError) as error:
         raise WeightError(f"{path} is not a readable safetensors file: {error}") from error
-    if expected not in (None, sha256(arrays)):
-        raise WeightError(f"{path} is damaged: its tensors are not those that were saved")
+    expected = notes.pop(_HASH, None)
+    if expected and expected != sha256(arrays, notes):
+        raise WeightError(f"{path} is damaged: its content is not what was saved")
     return arrays
 
 
@@ -234,11 +236,15 @@ def metadata(path: str | Path) -> dict[str, str]:
     """The notes that `save` put into a safetensors file that `read` accepts."""
     from safetensors import safe_open
     with safe_open(str(path), "numpy") as file:
-        return file.metadata() or {}
+        return {name: note for name, note in (file.metadata() or {}).items() if name != _HASH}
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the checksums of a zip archive, as torch writes it; `torch.load` does not. Raises BadZipFile."""
+    """Compare the checksums of a zip archive, as torch writes it; `torch.load` does not.
+
+    Raises:
+        zipfile.BadZipFile: one is wrong.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -22,7 +22,7 @@ def inject(name: str, threads: int | None) -> dict:
         path = Path(folder) / "rows.json"
         found, error = judged.run(name, ["inject", "--net", name, "--seeds", str(SEEDS), "--json",
                                          str(path)], threads)
-        made = json.loads(path.read_text()) if not error else {"rows": [], "right_pairs": []}
+        made = {"rows": [], "right_pairs": [], "environment": {}} if error else json.loads(path.read_text())
     wrong = [row["fault"] for row in made["rows"] if not row["levels"]]
     wrong += [f"seed {pair['seed']}" for pair in made["right_pairs"] if pair["failure"]]
     return {**found, **made, "passed": not (error or wrong), "text": error or ", ".join(wrong)}

@@ -9,6 +9,7 @@ what was interrupted goes on with the same command. Records, logs and results ar
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,8 @@ EXPERIMENTS = {
     "resnet18_lab": Experiment("000", 0.72, "--dataset folder --epochs 10"),
     "densenet_fc128": Experiment("000", 0.71, "--dataset folder --epochs 5"),
     "se_resnet18_preact": Experiment("000", 0.82, "--dataset folder --epochs 6 --lr 0.05"),
-    "lenet_bn": Experiment("004", 0.987, "--dataset mnist --epochs 20 --optimizer adam --lr 0.004", (0, 1, 2)),
+    "lenet_bn": Experiment("004", 0.987, "--dataset mnist --epochs 20 --optimizer adam --lr 0.004",
+                           (0, 1, 2)),
     "alexnet_mnist": Experiment("004", 0.981, _MNIST),
     "resnet18_mnist": Experiment("004", 0.988, _MNIST, (0, 1, 2)),
     "mobilenet_mnist": Experiment("004", 0.992, _MNIST),
@@ -68,17 +70,19 @@ def run(net: str, data_dir: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", metavar="CIFAR_DIR", help="the images of CIFAR-10")
     parser.add_argument("mnist", metavar="MNIST_DIR", help="MNIST")
     parser.add_argument("nets", metavar="NET", nargs="*", default=list(EXPERIMENTS),
-                        help=f"of {', '.join(EXPERIMENTS)} (default: all)")
+                        help="of " + ", ".join(f"{name} (reported: {one.accuracy})" for name, one
+                                               in EXPERIMENTS.items()) + " (default: all)")
     args = parser.parse_args()
     for net in args.nets:
         if net not in EXPERIMENTS:
             parser.error(f"no experiment with {net!r}; there are: {', '.join(EXPERIMENTS)}")
     for net in args.nets:
-        code = run(net, args.mnist if EXPERIMENTS[net].report == "004" else args.cifar)
+        code = run(net, os.path.relpath(args.mnist if EXPERIMENTS[net].report == "004" else args.cifar, ROOT))
         if code:
             return code
     return 0

@@ -95,7 +95,7 @@ def injection() -> str:
         levels = dict.fromkeys(level for row in own for level in row["levels"])
         body.append([f"`{fault}`", f"{len(own) - len(missed)} of {len(own)}",
                      ", ".join(levels).replace("structure ", ""), ", ".join(missed)])
-    note = _where(data[-1]["environment"])
+    note = _where(next(net["environment"] for net in data if net["environment"]))
     return table(["fault", "caught", "failing levels", "missed in"], body) + "\n\n" + note
 
 

@@ -28,7 +28,7 @@ def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7
     folder.mkdir(parents=True)
     (folder / "args.json").write_text(json.dumps(content))
     (folder / "result.json").write_text(json.dumps({"test_acc": accuracy, "test_loss": 1.0,
-                                                    "test_images": 200, "epochs": 3, "seconds": 20}))
+                                                    "test_top5": 1.0, "test_images": 200, "epochs": 3, "seconds": 20}))
     rows = [[e, 0.1, 1.0, 0.5, 1.0, v, s, 100 / s, 300 + e]
             for e, (s, v) in enumerate(zip(seconds, val), 1)]
     (folder / "log.csv").write_text("\n".join(",".join(map(str, row)) for row in (LOG, *rows)) + "\n")
@@ -110,6 +110,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     refused("are both cnn in torch with seed 0", torch, shutil.copytree(torch, tmp_path / "copy"))
     refused("lr is 0.1 in the first and 0.2 in the second", torch,
             make(tmp_path / "lr", record("jittor", lr=0.2), 0.5))
+    both = runs(tmp_path / "seeds", [(0.6, 0.5)])
+    refused("lr is 0.1 in the first and 0.3 in the second", *both,
+            *(make(tmp_path / "seeds" / f"{f}-1", record(f, 1, lr=0.3), 0.5) for f in comparison.FRAMEWORKS))
     refused("data_sha256 is d in the first and e in the second", torch,
             make(tmp_path / "data", {**record("jittor"), "data_sha256": "e"}, 0.5))
     refused("holds no run", torch, tmp_path)

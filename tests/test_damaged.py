@@ -29,11 +29,11 @@ ARRAYS = {"conv.weight": np.arange(60, dtype="float32").reshape(3, 4, 5), "steps
 def damages(draw):
     """A function from good bytes to damaged ones."""
     kind = draw(st.sampled_from(("truncated", "bit flipped", "overwritten", "cut", "inserted", "foreign")))
-    place, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
+    place, bit = draw(st.integers(0, 2**16)), draw(st.integers(0, 7))
     noise = draw(st.binary(min_size=1, max_size=40))
 
     def damage(good: bytes) -> bytes:
-        at = int(place * len(good))
+        at = place % len(good)
         return {"truncated": good[:at],
                 "bit flipped": good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1:],
                 "overwritten": good[:at] + noise + good[at + len(noise):],
@@ -75,7 +75,7 @@ RECORD = {"command": "python train_torch.py --net cnn", "framework": "torch", "s
           "options": {"net": "cnn", "seed": 0, "batch_size": 4}}
 LOG = b"epoch,lr,train_loss,train_acc,val_loss,val_acc,seconds,images_per_second,peak_memory_mb\n" \
       b"1,0.01,2.3,0.1,2.2,0.2,1.5,100,300\n2,0.005,2.1,0.2,2.0,0.3,1.5,100,300\n"
-RESULT = {"test_acc": 0.25, "test_loss": 2.0, "test_images": 10}
+RESULT = {"test_acc": 0.25, "test_top5": 0.5, "test_loss": 2.0, "test_images": 10, "seconds": 3.5}
 
 
 def finished(path):
@@ -179,10 +179,32 @@ def test_no_file_runs_code(tmp_path):
     for file in tmp_path.glob("*.pth"):
         with pytest.raises(UserError):
             weights.read(file)
-    for name in ("args.json", "map.json", "log.csv"):
-        (tmp_path / name).write_bytes(bomb)
-    for read in (lambda: comparison.read(tmp_path), lambda: keymap.read(tmp_path / "map.json"),
-                 lambda: report.load(tmp_path / "map.json")):
+    for name in ("args.json", "log.csv", "result.json"):
+        path = tmp_path / name
+        path.write_bytes(bomb)
         with pytest.raises(UserError):
-            read()
+            finished(path)
+    for read in (keymap.read, report.load):
+        with pytest.raises(UserError):
+            read(path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("name, other", [("epoch", "1"), ("best", "0.9")])
+def test_notes_of_a_weights_file_are_hashed_too(name, other, tmp_path):
+    path = tmp_path / "x.safetensors"
+    weights.save(path, ARRAYS, {"epoch": "2", "best": "0.5"})
+    assert weights.metadata(path) == {"epoch": "2", "best": "0.5"}
+    text = path.read_bytes()
+    good = json.dumps({name: weights.metadata(path)[name]})[1:-1].replace(": ", ":").encode()
+    assert text.count(good) == 1
+    bad = json.dumps({name: other})[1:-1].replace(": ", ":").encode()
+    path.write_bytes(text.replace(good, bad))
+    with pytest.raises(UserError, match="is damaged"):
+        weights.read(path)
+
+
+def test_a_hash_of_somebody_else_is_none_of_ours(tmp_path):
+    from safetensors.numpy import save_file
+    save_file(ARRAYS, str(tmp_path / "x.safetensors"), {"sha256": "of the whole file"})
+    assert weights.read(tmp_path / "x.safetensors").keys() == ARRAYS.keys()

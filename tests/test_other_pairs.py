@@ -249,3 +249,26 @@ def test_a_mask_of_booleans_is_an_input():
 
     report = check(Jittor(), Torch(), (X, X > 0), levels=("eval", "gradients"), **FAST)
     assert report.passed, str(report)
+
+
+class TorchFunction(tnn.Module):
+    def forward(self, x):
+        return F.relu(x * 2 - 1).flatten(1)
+
+
+class JittorFunction(jt.nn.Module):
+    def execute(self, x):
+        return jnn.relu(x * 2 - 1).flatten(1)
+
+
+def test_models_without_parameters():
+    report = check(JittorFunction(), TorchFunction(), X, **FAST)
+    assert report.passed and "gradients" in {c.level for c in report.checks}, str(report)
+
+
+def test_a_reference_without_gradients_is_judged_forward(monkeypatch):
+    monkeypatch.setattr(TorchFunction, "forward", torch.no_grad()(TorchFunction.forward))
+    report = check(JittorFunction(), TorchFunction(), X, levels=["eval", "train"], **FAST)
+    assert report.passed and {c.level for c in report.checks} >= {"eval", "train"}, str(report)
+    with pytest.raises(UserError, match="do not run backward"):
+        check(JittorFunction(), TorchFunction(), X, **FAST)

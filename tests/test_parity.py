@@ -8,7 +8,7 @@ from parity import check, models
 from parity.branches import Branches, RecordTorch, ReplayTorch
 from parity.report import Check
 from parity.truth import (CEILING, FLOAT64_BOUND, FLOAT64_CEILING, U, budget, budget64, error,
-                          one_ulp, weight_of)
+                          one_ulp, partner_of)
 from zoo.catalog import NETS
 
 # `make test` takes every family and every kind of layer; `make test-all` takes every net with
@@ -221,8 +221,9 @@ def test_budget_follows_the_floor_up_to_the_ceiling():
 
 
 def test_a_bias_is_judged_on_the_scale_of_its_weight_where_that_is_larger():
-    assert weight_of("a.0.bias") == "a.0.weight"
-    assert weight_of("a.weight") is None and weight_of("input") is None
+    matrix, vector = np.zeros((4, 4)), np.zeros(4)
+    assert partner_of("a.0.bias", vector) == "a.0.weight" and partner_of("a.weight", vector) == "a.bias"
+    assert partner_of("a.weight", matrix) is None and partner_of("input", vector) is None
     truth = np.full(4, 1e-6)
     assert error(truth * 2, truth, np.ones(4)).worst == pytest.approx(1e-6)
     assert error(truth * 2, truth, np.full(4, 1e-9)).worst == pytest.approx(1)

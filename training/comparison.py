@@ -89,7 +89,7 @@ def read(folder: Path) -> Finished:
                    for row in csv.DictReader(file)]
         found = Finished(folder, record, log, result)
         found.net, found.seed, found.epoch_steps, found.reach(1.0), record["start_sha256"]
-        result["test_acc"] + result["test_images"]
+        sum(result[name] for name in ("test_acc", "test_top5", "test_loss", "test_images", "seconds"))
         if found.framework not in FRAMEWORKS:
             raise ValueError(f"framework {found.framework!r}")
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -194,14 +194,18 @@ def compare(runs: list[Finished], margin: float) -> list[Comparison]:
             if missing:
                 raise UserError(f"{net} with seed {seed}: there is no run in {missing[0]}")
             _same(*(pair[f] for f in FRAMEWORKS))
+        first, *others = (pair[FRAMEWORKS[0]] for pair in seeds.values())
+        for other in others:  # the seed also chooses the validation images
+            _same(first, other, {"seed", "data_sha256"})
     return [Comparison(net, [tuple(seeds[seed][f] for f in FRAMEWORKS) for seed in sorted(seeds)], margin)
             for net, seeds in found.items()]
 
 
-def _same(theirs: Finished, ours: Finished) -> None:
+def _same(theirs: Finished, ours: Finished, apart: set[str] = frozenset()) -> None:
+    """UserError if two runs differ in more than the framework and the facts `apart`."""
     facts = [{**launch.kept(run.record["options"]), **{name: run.record.get(name) for name in _FACTS}}
              for run in (theirs, ours)]
-    for name in {**facts[0], **facts[1]}:
+    for name in [name for name in {**facts[0], **facts[1]} if name not in apart]:
         one, other = (fact.get(name) for fact in facts)
         if one != other and (one or other):  # a flag that Jittor's trainer lacks counts as not given
             raise UserError(f"{theirs.folder} and {ours.folder} cannot be compared: {name} is {one} in the "

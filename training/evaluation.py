@@ -4,7 +4,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Callable, Iterable
 
 import numpy as np
 
@@ -43,9 +43,14 @@ class Scores:
         return text.getvalue()
 
 
-def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scores:
-    """The scores of batches of (logits [B, C], labels int [B])."""
-    confusion = np.zeros((classes, classes), np.int64)
+def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int,
+          total: Callable[[np.ndarray], np.ndarray] = lambda sums: sums) -> Scores:
+    """The scores of batches of (logits [B, C], labels int [B]).
+
+    Args:
+        total: sums an array over all ranks, each of which has some of the batches.
+    """
+    confusion = np.zeros((classes, classes))
     loss, top = 0.0, 0
     for logits, labels in outputs:
         logits = np.asarray(logits, "float64")
@@ -57,5 +62,7 @@ def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Sco
         before = (logits == own[:, None]) & (np.arange(classes) < labels[:, None])
         rank = ((logits > own[:, None]) | before).sum(1)
         top += int((rank < TOP).sum())
+    *flat, loss, top = total(np.array([*confusion.ravel(), loss, top]))
+    confusion = np.array(flat).astype(np.int64).reshape(classes, classes)
     images = int(confusion.sum())
-    return Scores(loss / images, float(np.trace(confusion) / images), top / images, confusion)
+    return Scores(float(loss / images), float(np.trace(confusion) / images), float(top / images), confusion)

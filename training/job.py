@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import time
+import traceback
 
 from parity import weights
 from zoo.catalog import input_size
@@ -10,16 +13,54 @@ from zoo.summary import layer_table, net_table
 
 from . import checkpoint, cli, datasets, loop, options, repeat
 from .errors import UserError
+from .ranks import Ranks, find
 from .run import Run, command, default_folder, environment, read_record
 
 
-def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> None:
+def main(framework: str, engine_class, trace, argv: list[str] | None = None) -> int:
+    """The main function of a trainer: does what `run` does and returns the exit code, for `leave`."""
+    ranks = Ranks()
+
+    def body():
+        nonlocal ranks
+        ranks = find(framework)
+        if ranks.rank:
+            sys.stdout = open(os.devnull, "w")
+        try:
+            run(framework, engine_class, trace, argv, ranks)
+        except UserError as error:
+            if ranks.rank == 0:
+                raise
+            time.sleep(5)  # what all ranks have to say the first one says
+            raise UserError(f"rank {ranks.rank}: {error}") from error
+
+    try:
+        return cli.main(body)
+    except Exception:
+        if ranks.size == 1:
+            raise
+        traceback.print_exc()
+        return 1
+
+
+def leave(code: int) -> None:
+    """End the process. After a failure at once: other ranks would wait for this one for ever, and so would
+    what Jittor runs at exit for a compiler that Ctrl-C has killed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+    sys.exit()
+
+
+def run(framework: str, engine_class, trace, argv: list[str] | None = None, ranks: Ranks = Ranks()) -> None:
     """Do what the command line asks for.
 
     Args:
         framework: "jittor" or "torch".
         engine_class: the trainer's framework half (see training.loop).
         trace: (net, image size or None) -> rows of zoo.summary.
+        ranks: this process among those of the training.
 
     Raises:
         UserError: bad input; nothing was trained and no run folder is left.
@@ -34,10 +75,11 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None) -> N
         elif args.summary:
             print(layer_table(_checked(trace, args.net, args.image_size)))
         else:
-            _train(framework, engine_class, trace, args, folder, command(f"train_{framework}.py", argv))
+            shown = command(f"train_{framework}.py", argv)
+            _train(framework, engine_class, trace, args, folder, shown, ranks)
 
 
-def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
+def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -> None:
     data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
                          args.image_size, args.augment)
     plan, schedule = loop.plan_and_schedule(args, data)
@@ -48,9 +90,10 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     resumed = bool(record) and state.is_file()
     start = weights.read(args.init_from) if args.init_from and not resumed else None
     size = input_size(args.net, data.image_size)
+    ranks.part(next(plan.epoch(0)))
     if plan.batch_size == 1:
         _refuse_one_value_per_channel(_checked(trace, args.net, size), args.net)
-    engine = _checked(engine_class, args, data)
+    engine = _checked(engine_class, args, data, ranks)
     if start is not None:
         zoo = importlib.import_module(options.ZOOS[framework])
         weights.load(engine.net, {zoo.own_key(args.net, key): a for key, a in start.items()})
@@ -65,11 +108,11 @@ def _train(framework, engine_class, trace, args, folder, shown_command) -> None:
     # Weights and at most two values each of the optimizer, last and best; old files beside the new.
     space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
     progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
-    opened = Run(folder, record, space, bool(args.resume), args.tensorboard)
-    if args.resume:
+    opened = Run(folder, record, space, bool(args.resume), args.tensorboard) if ranks.rank == 0 else None
+    if opened and args.resume:
         opened.keep_epochs(progress.epoch)
         print(f"resuming {folder} after epoch {progress.epoch}")
-    elif args.save_init:
+    elif opened and args.save_init:
         weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
     print(f"{args.net} ({framework} on {here['device']}) on {data.source}")
     if size != data.image_size:

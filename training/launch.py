@@ -11,8 +11,9 @@ from .errors import UserError
 from .run import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
-# Options in which two runs of the same experiment may differ: where things lie, who drew the weights.
-PLACES = {"output_dir", "init_from", "save_init", "data_dir", "resume"}
+# Options in which two runs of the same experiment may differ: where things lie, who drew the weights, what
+# is shown.
+PLACES = {"output_dir", "init_from", "save_init", "data_dir", "resume", "print_every", "tensorboard"}
 
 
 def kept(options_: dict) -> dict:
@@ -31,16 +32,31 @@ def train(framework: str, arguments: list[str], folder: Path, *start: str) -> in
         The trainer's exit code; 0 for a complete run.
 
     Raises:
-        UserError: bad arguments, or `folder` holds a run with other options.
+        UserError: bad arguments, `folder` holds a run with other options, or the trainer was killed.
     """
-    wanted = json.loads(json.dumps(vars(options.parse(framework, arguments)), default=str))
-    if (folder / "args.json").is_file():
-        record = read_record(folder)
-        if record.get("framework") != framework or kept(record.get("options", {})) != kept(wanted):
-            raise UserError(f"{folder} was made with other options: choose another --output-dir")
+    if check(framework, arguments, folder):
         if (folder / "result.json").is_file():
             return 0
         arguments = ["--resume", str(folder)]
     else:
         arguments = [*arguments, *start, "--output-dir", str(folder)]
-    return subprocess.run([sys.executable, str(ROOT / f"train_{framework}.py"), *arguments]).returncode
+    process = subprocess.Popen([sys.executable, str(ROOT / f"train_{framework}.py"), *arguments])
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the trainer has heard it, too, and says what it kept
+        process.wait()
+        raise
+    if code < 0:
+        raise UserError(f"the training in {folder} was killed by signal {-code}")
+    return code
+
+
+def check(framework: str, arguments: list[str], folder: Path) -> bool:
+    """Whether `folder` holds a run, complete or not, of these arguments. Raises UserError as `train`."""
+    wanted = json.loads(json.dumps(vars(options.parse(framework, arguments)), default=str))
+    if not (folder / "args.json").is_file():
+        return False
+    record = read_record(folder)
+    if record.get("framework") != framework or kept(record.get("options", {})) != kept(wanted):
+        raise UserError(f"{folder} was made with other options: choose another --output-dir")
+    return True

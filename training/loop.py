@@ -2,7 +2,9 @@
 
 An engine is a trainer's framework half; it provides
     step(batch, lr) -> (loss, correct)   one optimizer step; two values still on the device
-    fetch(values) -> list[float]         their values on the host
+    fetch(values) -> list[float]         their values on the host, summed over the ranks
+    total(array) -> array                float64, summed over the ranks
+    align()                              all ranks get the first one's weights and buffers
     outputs(split, batches) -> iterator of (logits [B, C], labels [B]), arrays, in evaluation mode
     seed(value)                          of all random numbers that follow (dropout's)
     arrays() -> name -> array            weights and buffers
@@ -30,7 +32,8 @@ from .evaluation import Scores, score
 from .run import Run
 from .schedule import Schedule
 
-# Losses are brought to the host this often: each fetch waits for the device.
+# Losses are brought to the host this often: each fetch waits for the device, and in Jittor ends a fused
+# kernel, so that another rhythm would train with other rounding.
 FETCH = 20
 
 
@@ -44,11 +47,12 @@ def plan_and_schedule(args, data: Data) -> tuple[BatchPlan, Schedule]:
     return plan, schedule
 
 
-def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedule,
+def train(engine, data: Data, args, run: Run | None, plan: BatchPlan, schedule: Schedule,
           progress: Progress) -> dict:
     """Train for `args.epochs`, write the run folder, evaluate the last epoch on the test images.
 
     Args:
+        run: None on all ranks but the first, which alone writes.
         progress: what the run has behind it.
 
     Returns:
@@ -61,6 +65,7 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     for epoch in range(progress.epoch + 1, args.epochs + 1):
         engine.seed(_epoch_seed(args.seed, epoch))
         row = _train_epoch(engine, plan, schedule, epoch, args, run)
+        engine.align()
         row["val_loss"] = row["val_acc"] = None
         with engine.averaged():
             if len(data.val):
@@ -68,6 +73,8 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
                 row["val_loss"], row["val_acc"] = scores.loss, scores.accuracy
             arrays = engine.arrays()
         _refuse_divergence(epoch, arrays, row["val_loss"])
+        if run is None:
+            continue
         note = {"net": args.net, "epoch": str(epoch), "command": run.command}
         weights.save(run.path("last.safetensors"), arrays, note)
         if row["val_acc"] is not None and row["val_acc"] > progress.best:
@@ -84,6 +91,8 @@ def train(engine, data: Data, args, run: Run, plan: BatchPlan, schedule: Schedul
     result = {"epochs": args.epochs, "test_loss": scores.loss, "test_acc": scores.accuracy,
               "test_top5": scores.top5, "test_class_acc": scores.by_class(data.classes),
               "test_images": scores.images, "seconds": time.perf_counter() - start}
+    if run is None:
+        return result
     run.write_text("confusion.csv", scores.table(data.classes))
     plots.curves(run.path("log.csv"), run.path("curves.png"), f"{args.net} on {data.name}")
     run.write_json("result.json", result)  # last: a run that has it is complete
@@ -109,7 +118,8 @@ def _refuse_divergence(epoch: int, arrays: dict, *losses: float | None) -> None:
 def evaluate(engine, data: Data, split: str, args) -> Scores:
     """The scores on "val" or "test" (with --limit-batches, on its first batches)."""
     batches = evaluation_batches(len(data.splits[split]), args.batch_size, data.image_size)
-    return score(engine.outputs(split, itertools.islice(batches, args.limit_batches)), data.num_classes)
+    own = itertools.islice(batches, engine.ranks.rank, args.limit_batches, engine.ranks.size)
+    return score(engine.outputs(split, own), data.num_classes, engine.total)
 
 
 def shown(scores: Scores) -> str:
@@ -121,26 +131,28 @@ def shown(scores: Scores) -> str:
 def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
     steps = schedule.steps_per_epoch
     first = (epoch - 1) * steps
-    pending, losses, correct, images = [], [], 0.0, 0
+    pending, losses, correct, images, shown_at = [], [], 0.0, 0, 0
     start = time.perf_counter()
     batches = itertools.islice(plan.epoch(epoch - 1), steps)
-    # disable=None: no bar where stderr is not a terminal.
-    with tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=None) as bar:
+    # None: no bar where stderr is not a terminal.
+    hidden = None if run else True
+    with tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=hidden) as bar:
         for index, batch in enumerate(bar, 1):
             pending.append(engine.step(batch, schedule(first + index - 1)))
             images += len(batch.indices)
-            line = args.print_every and index % args.print_every == 0
-            if len(pending) == FETCH or index == steps or line:
+            if len(pending) == FETCH or index == steps:
                 values = engine.fetch([v for pair in pending for v in pair])
                 new, hits = values[::2], values[1::2]
                 done = first + len(losses)
                 losses += new
                 correct += sum(hits)
                 pending = []
-                run.log_steps([(epoch, done + i + 1, schedule(done + i), loss)
-                               for i, loss in enumerate(new)])
+                if run:
+                    run.log_steps([(epoch, done + i + 1, schedule(done + i), loss)
+                                   for i, loss in enumerate(new)])
                 bar.set_postfix(loss=f"{new[-1]:.3f}")
-                if line:
+                if args.print_every and index - shown_at >= args.print_every:
+                    shown_at = index
                     bar.write(f"epoch {epoch}/{args.epochs}  step {index}/{steps}  loss {new[-1]:.4f}  "
                               f"{images / (time.perf_counter() - start):.0f} images/s")
                 if not all(map(math.isfinite, new)):

@@ -97,7 +97,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
 
     g = p.add_argument_group("training")
     g.add_argument("--epochs", type=whole, default=10, metavar="N", help="passes over the data")
-    g.add_argument("-b", "--batch-size", type=whole, default=128, metavar="N", help="images a step")
+    g.add_argument("-b", "--batch-size", type=whole, default=128, metavar="N",
+                   help="images a step, of all ranks together")
     g.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="update rule")
     g.add_argument("--lr", type=_number(float, 0), metavar="LR",
                    help="peak learning rate (default: 0.01 for sgd, 0.001 for adam and adamw)")
@@ -116,6 +117,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--milestones", type=whole, nargs="+", default=[], metavar="EPOCH",
                    help="epochs at whose start multistep multiplies the rate by --gamma")
     g.add_argument("--gamma", type=_number(float, 0), default=0.1, help="factor of multistep")
+    g.add_argument("--sync-bn", action="store_true",
+                   help="BatchNorm over the batch of all ranks together (torchrun, mpirun)")
     g.add_argument("--label-smoothing", type=fraction, default=0.0, metavar="F",
                    help="weight of the uniform distribution in the target")
     g.add_argument("--limit-batches", type=whole, metavar="N",
@@ -133,8 +136,10 @@ def parser(framework: str) -> argparse.ArgumentParser:
                         "(CPU) as if it had not been interrupted")
     g.add_argument("--seeds", type=_number(int, 0, 2**31 - 1), nargs="+", default=[], metavar="N",
                    help="one run for each of these seeds, in folders of their own in --output-dir, and a "
-                        "table of their results; the same command continues what was interrupted")
-    g.add_argument("--print-every", type=whole, metavar="STEPS", help="a line each so many steps, too")
+                        "table of their results; with --output-dir the same command continues what was "
+                        "interrupted")
+    g.add_argument("--print-every", type=whole, metavar="STEPS",
+                   help="a line about each so many steps, too: at multiples of 20, when losses are fetched")
     g.add_argument("--tensorboard", action="store_true",
                    help="write the logs for TensorBoard, too, into the run's folder")
     g.add_argument("--evaluate", action="store_true",

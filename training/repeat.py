@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import comparison, launch, options
+from . import comparison, launch
+from .errors import UserError
 from .files import atomic_write
 
 
@@ -24,14 +25,14 @@ def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None
         UserError: bad options, or `folder` holds runs with others.
         SystemExit: with the code of a run that failed or was interrupted.
     """
-    own = options.Parser(add_help=False, allow_abbrev=False)
-    own.add_argument("--seeds", nargs="+")
-    own.add_argument("--output-dir")
-    _, rest = own.parse_known_args(argv)
+    if (folder / "args.json").exists():
+        raise UserError(f"{folder} holds a single run: choose another --output-dir")
+    wanted = {folder / f"seed-{seed}": [*_without_own(argv), "--seed", str(seed)] for seed in seeds}
+    for place, arguments in wanted.items():  # before anything is trained
+        launch.check(framework, arguments, place)
     runs = []
-    for seed in dict.fromkeys(seeds):
-        place = folder / f"seed-{seed}"
-        code = launch.train(framework, [*rest, "--seed", str(seed)], place)
+    for place, arguments in wanted.items():
+        code = launch.train(framework, arguments, place)
         if code:
             raise SystemExit(code)
         runs.append(comparison.read(place))
@@ -53,3 +54,18 @@ def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None
                                   for form, name in zip(forms, columns)))
     Console().print(table)
     print(f"{folder}: seeds.csv, {', '.join(found.folder.name for found in runs)}")
+
+
+def _without_own(argv: list[str]) -> list[str]:
+    """The arguments without --seeds and --output-dir."""
+    rest, left = [], list(map(str, argv))
+    while left:
+        word = left.pop(0)
+        if word == "--seeds":
+            while left and left[0].isdigit():
+                left.pop(0)
+        elif word == "--output-dir":
+            left.pop(0)
+        elif not word.startswith(("--seeds=", "--output-dir=")):
+            rest.append(word)
+    return rest

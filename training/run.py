@@ -88,7 +88,7 @@ class Run:
                  tensorboard: bool = False):
         """`record` goes to args.json, unless the run is resumed; `space_needed` is in bytes."""
         self.folder = Path(folder)
-        self.events = None
+        self.tensorboard, self.events = tensorboard, None
         self.command = record["command"]
         try:
             if not resume and self.folder.is_dir() and any(self.folder.iterdir()):
@@ -104,15 +104,13 @@ class Run:
             if not resume:
                 self.write_json("args.json", record)
                 self.keep_epochs(0)
-            if tensorboard:
-                from tensorboard.summary import Writer
-                self.events = Writer(str(self.path("tensorboard")))
         except OSError as error:
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
 
     def keep_epochs(self, last: int) -> None:
-        """Drop the rows of later epochs from both logs. Raises UserError if one lacks that epoch, or is
-        damaged before it."""
+        """Drop the rows of later epochs from both logs, and begin TensorBoard's anew. Raises UserError if
+        a log lacks that epoch, or is damaged before it."""
+        kept = {}
         for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
             text = self.path(name).read_bytes() if self.path(name).is_file() else b""
             lines = text.decode("ascii", "replace").splitlines()
@@ -120,12 +118,20 @@ class Run:
             if last and str(last) not in epochs:
                 raise UserError(f"{self.path(name)} lacks epoch {last}, which was complete")
             later = next((i for i, epoch in enumerate(epochs) if epoch == str(last + 1)), len(lines))
-            kept = lines[1:later]
-            for number, line in enumerate(kept, 2):
+            kept[name] = lines[1:later]
+            for number, line in enumerate(kept[name], 2):
                 if not _is_row(line, len(columns)):
                     raise UserError(f"{self.path(name)}, line {number}, is damaged: {line[:80]!r}")
             with atomic_write(self.path(name)) as file:
-                file.write("".join(f"{line}\n" for line in (",".join(columns), *kept)).encode())
+                file.write("".join(f"{line}\n" for line in (",".join(columns), *kept[name])).encode())
+        if self.tensorboard:
+            from tensorboard.summary import Writer
+            shutil.rmtree(self.path("tensorboard"), ignore_errors=True)
+            self.events = Writer(str(self.path("tensorboard")))
+            for line in kept["log.csv"]:
+                numbers = [float(field) if field else None for field in line.split(",")]
+                self._show_epoch(dict(zip(LOG, numbers)))
+            self._show_steps([tuple(map(float, line.split(","))) for line in kept["steps.csv"]])
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -146,18 +152,24 @@ class Run:
         """Append a row of LOG's columns; None becomes an empty field."""
         fields = (row[name] for name in LOG)
         self._append("log.csv", ",".join("" if v is None else f"{v:.7g}" for v in fields) + "\n")
-        self._show(row["epoch"], {f"epoch/{name}": row[name] for name in LOG[1:] if row[name] is not None})
+        self._show_epoch(row)
 
     def log_steps(self, rows: list[tuple]) -> None:
         """Append rows of STEPS's columns, as precise as float32."""
         self._append("steps.csv", "".join(f"{e},{s},{lr:.9g},{loss:.9g}\n" for e, s, lr, loss in rows))
-        for _, step, lr, loss in rows:
-            self._show(step, {"step/lr": lr, "step/loss": loss})
+        self._show_steps(rows)
 
-    def _show(self, step: int, values: dict[str, float]) -> None:
+    def _show_epoch(self, row: dict) -> None:
+        self._show((f"epoch/{name}", row[name], row["epoch"]) for name in LOG[1:] if row[name] is not None)
+
+    def _show_steps(self, rows: list[tuple]) -> None:
+        self._show((f"step/{name}", value, step) for _, step, *values in rows
+                   for name, value in zip(STEPS[2:], values))
+
+    def _show(self, scalars) -> None:
         if self.events:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, step)
+            for name, value, step in scalars:
+                self.events.add_scalar(name, value, int(step))
             self.events.flush()
 
 

@@ -51,7 +51,7 @@ def _run(argv: list[str]) -> None:
         print(f"{number} of {len(trials)}: {label(trial)}", flush=True)
         place = folder / label(trial).replace(", ", "_").replace(" ", "=").replace("/", "-")
         code = launch.train(args.framework, arguments, place)
-        if code == cli.INTERRUPTED or code < 0:
+        if code == cli.INTERRUPTED:
             raise KeyboardInterrupt
         found.append((trial, place, None if code else comparison.read(place)))
     _report(found, axes, folder)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parity import weights
-from training import options
+from training import loop, options, repeat
 from training.data import BatchPlan, apply
 
 from test_trainers import TRAINERS, both, call, rows, small, toy
@@ -70,12 +70,15 @@ def test_bad_values_are_told(framework, tmp_path, capsys):
 
 @both
 def test_a_line_each_so_many_steps(framework, tmp_path, capsys):
-    assert call(framework, *small("--epochs", 1, "--limit-batches", 5, "--print-every", 2,
-                                  "--output-dir", tmp_path / "r")) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "  step " in line]
-    steps = rows(tmp_path / "r" / "steps.csv")
-    assert [line.split("  ")[1:3] for line in lines] == [
-        [f"step {n}/5", f"loss {float(steps[n - 1]['loss']):.4f}"] for n in (2, 4)]
+    seen = {}
+    for name, extra in (("plain", []), ("shown", ["--print-every", 30])):
+        assert call(framework, *small("--epochs", 1, "-b", 16, "--output-dir", tmp_path / name, *extra)) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "  step " in line]
+        seen[name] = (tmp_path / name / "steps.csv").read_bytes()
+    steps = rows(tmp_path / "shown" / "steps.csv")
+    assert [line.split("  ")[1:3] for line in lines] == [  # of 80 steps, losses come by twenties
+        [f"step {n}/80", f"loss {float(steps[n - 1]['loss']):.4f}"] for n in (40, 80)]
+    assert seen["plain"] == seen["shown"]  # watching changes nothing
 
 
 @both
@@ -91,6 +94,27 @@ def test_tensorboard_has_what_the_logs_have(framework, tmp_path):
         written = {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
         assert written == {int(row[step]): pytest.approx(float(row[column]), rel=1e-6)
                            for row in rows(tmp_path / "r" / log)}
+
+
+def test_tensorboard_of_a_resumed_run_has_each_step_once(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    usual = loop._train_epoch
+
+    def stopped(engine, plan, schedule, epoch, *rest):
+        row = usual(engine, plan, schedule, epoch, *rest)
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return row
+
+    monkeypatch.setattr(loop, "_train_epoch", stopped)
+    assert call("torch", *small("--epochs", 3, "--limit-batches", 3, "--tensorboard",
+                                "--output-dir", tmp_path / "r")) == 130
+    monkeypatch.setattr(loop, "_train_epoch", usual)
+    assert call("torch", "--resume", tmp_path / "r") == 0
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Tensors("step/loss")] == list(range(1, 10))
+    assert [e.step for e in events.Tensors("epoch/train_loss")] == [1, 2, 3]
 
 
 @both
@@ -117,8 +141,23 @@ def test_one_run_for_each_seed(framework, tmp_path, capfd):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").glob("seed-*/*")}
     assert call(framework, *arguments) == 0  # nothing is trained again
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "r").glob("seed-*/*")}
-    assert call(framework, *arguments, "--lr", 0.5) == 2
-    assert "made with other options" in capfd.readouterr().err
+    (tmp_path / "r" / "seed-5" / "result.json").unlink()  # as if it had been stopped
+    assert call(framework, *arguments) == 0
+    assert "resuming" in capfd.readouterr().out
+    assert [{**row, "seconds": ""} for row in rows(tmp_path / "r" / "seeds.csv")] == [
+        {**row, "seconds": ""} for row in table]
+    bad = [a if a != 4 else 3 for a in arguments]  # seed 3 is new, seed 5 was another
+    assert call(framework, *bad, "--lr", 0.5) == 2
+    assert "made with other options" in capfd.readouterr().err and not (tmp_path / "r" / "seed-3").exists()
+    (tmp_path / "r" / "args.json").write_text("{}")
+    assert call(framework, *arguments) == 2
+    assert "holds a single run" in capfd.readouterr().err
+
+
+def test_options_reach_every_seed(tmp_path):
+    given = ["--seeds", "0", "1", "--data-dir=/my data", "--init-from", "a b", "--output-dir", "x",
+             "--output-dir=y", "--seeds=4", "--milestones", "2", "3"]
+    assert repeat._without_own(given) == ["--data-dir=/my data", "--init-from", "a b", "--milestones", "2", "3"]
 
 
 @pytest.mark.parametrize("option", ["--channels-last", pytest.param("--compile", marks=pytest.mark.slow)])
@@ -136,12 +175,14 @@ def test_pytorchs_own_options_change_no_result(option, tmp_path):
             assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_compiler_that_does_not_work_is_told(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("error, words", [(RuntimeError("no C++ compiler found\nand so on"),
+                                           "no C++ compiler found"), (AssertionError(), "AssertionError")])
+def test_a_compiler_that_does_not_work_is_told(error, words, tmp_path, capsys, monkeypatch):
     def broken(function):
-        raise RuntimeError("no C++ compiler found\nand so on")
+        raise error
     monkeypatch.setattr(torch, "compile", broken)
     assert call("torch", *small("--compile", "--output-dir", tmp_path / "r")) == 2
-    assert capsys.readouterr().err.endswith(": torch.compile does not work here: no C++ compiler found\n")
+    assert capsys.readouterr().err.endswith(f": torch.compile does not work here: {words}\n")
     assert not (tmp_path / "r").exists()
 
 

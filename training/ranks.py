@@ -1,0 +1,67 @@
+"""The processes of one training: `torchrun train_torch.py ...` or `mpirun python train_jittor.py ...`.
+
+Every rank holds all images and makes the same batch plan, of which it executes its part, so that the ranks
+together see exactly the batches that one process would.
+"""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .data import Batch
+from .errors import UserError
+
+# Variables of the launcher that tell rank and size, and of the rank on its own machine.
+_LAUNCHERS = {"torch": ("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"),
+              "jittor": ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+                         "OMPI_COMM_WORLD_LOCAL_RANK")}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its training.
+
+    Attributes:
+        rank: from 0, which alone writes.
+        size: how many there are.
+        local: rank among those on this machine, which is the number of its GPU.
+    """
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    def part(self, batch: Batch) -> tuple[Batch, float]:
+        """(this rank's images of a batch, scale): the mean over the ranks of scale times the mean loss of a
+        part is the mean loss of the batch, also where parts differ in size.
+
+        An image and the one at the same place from the end, with which mixup mixes it, stay together and
+        in places that mirror each other.
+
+        Raises:
+            UserError: there are fewer pairs of such images than ranks.
+        """
+        if self.size == 1:
+            return batch, 1.0
+        n = len(batch.indices)
+        first = np.arange(self.rank, (n + 1) // 2, self.size)
+        if (n + 1) // 2 < self.size:
+            raise UserError(f"a batch of {n} images is too small for {self.size} ranks: at least "
+                            f"{2 * self.size - 1}")
+        own = np.concatenate([first, [n - 1 - i for i in first[::-1] if n - 1 - i != i]]).astype(int)
+        cut = batch.cut and tuple(lines[own] for lines in batch.cut)
+        return replace(batch, indices=batch.indices[own], rows=batch.rows[own], columns=batch.columns[own],
+                       cut=cut), len(own) * self.size / n
+
+
+def find(framework: str) -> Ranks:
+    """What the launcher says. Raises UserError if it is the other framework's: its processes would train
+    each by itself."""
+    launcher, *names = _LAUNCHERS[framework]
+    other = "jittor" if framework == "torch" else "torch"
+    found = [int(os.environ.get(name, default)) for name, default in zip(names, "010")]
+    if found[1] == 1 and int(os.environ.get(_LAUNCHERS[other][2], 1)) > 1:
+        raise UserError(f"train_{framework}.py trains on several devices with {launcher}, not with "
+                        f"{_LAUNCHERS[other][0]}")
+    return Ranks(*found)
