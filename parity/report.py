@@ -32,7 +32,8 @@ class Check:
         einf: max|x - t| / max|t|, in `unit`. Both are infinite where shape, NaN pattern or a fact
             that is no number differs.
         floor: largest such error of PyTorch's own float32; in float64, how far PyTorch moves with
-            an input moved by one unit in the last place.
+            an input moved by one unit in the last place (0 where it was not measured: of the free run,
+            if it is within the bound without).
         budget: largest error that passes.
         unit: "u" (2^-24, the rounding of float32), or what a statistic is measured in.
         note: what is wrong, for a failure that no number tells.

@@ -55,8 +55,8 @@ def error(x: np.ndarray, truth: np.ndarray, other: np.ndarray | None = None) -> 
 
 
 def partner_of(name: str, t: np.ndarray) -> str | None:
-    """Name of the tensor on whose scale `t` is judged where that is larger: for a bias the weight of its layer,
-    and for the scale of a normalisation its shift; None for any other."""
+    """Name of the tensor on whose scale `t` is judged where that is larger: for a bias the weight of its
+    layer, and for the scale of a normalisation its shift; None for any other."""
     layer, _, last = name.rpartition(".")
     if last == "bias":
         return f"{layer}.weight"

@@ -149,8 +149,8 @@ def matrix() -> str:
         body.append([*cells, f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"])
     passed = sum(row["passed"] for row in data)
     where = data[-1]["environment"]
-    note = (f"{passed} of {len(data)} nets pass; times add up to {sum(row['seconds'] for row in data) / 60:.0f} "
-            f"minutes, {where['cores'] // where['threads']} nets at a time, beside other work; at most "
+    minutes = sum(row["seconds"] for row in data) / 60
+    note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes, {where['cores'] // where['threads']} nets at a time, beside other work; at most "
             f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(where)}")
     return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
                   "time", "memory"], body) + "\n\n" + note

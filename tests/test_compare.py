@@ -28,7 +28,8 @@ def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7
     folder.mkdir(parents=True)
     (folder / "args.json").write_text(json.dumps(content))
     (folder / "result.json").write_text(json.dumps({"test_acc": accuracy, "test_loss": 1.0,
-                                                    "test_top5": 1.0, "test_images": 200, "epochs": 3, "seconds": 20}))
+                                                    "test_top5": 1.0, "test_images": 200, "epochs": 3,
+                                                    "seconds": 20}))
     rows = [[e, 0.1, 1.0, 0.5, 1.0, v, s, 100 / s, 300 + e]
             for e, (s, v) in enumerate(zip(seconds, val), 1)]
     (folder / "log.csv").write_text("\n".join(",".join(map(str, row)) for row in (LOG, *rows)) + "\n")

@@ -157,7 +157,8 @@ def test_one_run_for_each_seed(framework, tmp_path, capfd):
 def test_options_reach_every_seed(tmp_path):
     given = ["--seeds", "0", "1", "--data-dir=/my data", "--init-from", "a b", "--output-dir", "x",
              "--output-dir=y", "--seeds=4", "--milestones", "2", "3"]
-    assert repeat._without_own(given) == ["--data-dir=/my data", "--init-from", "a b", "--milestones", "2", "3"]
+    assert repeat._without_own(given) == ["--data-dir=/my data", "--init-from", "a b", "--milestones", "2",
+                                          "3"]
 
 
 @pytest.mark.parametrize("option", ["--channels-last", pytest.param("--compile", marks=pytest.mark.slow)])
