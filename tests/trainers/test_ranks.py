@@ -33,7 +33,7 @@ OPTIONS = ["--dataset", "digits", "--net", "lenet_bn", "-b", 65, "--limit-batche
 
 def launcher(framework, size):
     if framework == "torch":
-        return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size]
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size]
     if shutil.which("mpirun") is None:
         pytest.skip("Open MPI's mpirun is not installed")
     return ["mpirun", "-np", size, "--oversubscribe", "--bind-to", "none", sys.executable]
@@ -42,7 +42,7 @@ def launcher(framework, size):
 def start(framework, size, *arguments, **options):
     """A trainer on `size` ranks."""
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "OMP_NUM_THREADS": "1"}
+                   "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     environment.pop("use_mpi", None)
     command = [*launcher(framework, size), ROOT / f"train_{framework}.py", *arguments]
     return subprocess.Popen(list(map(str, command)), env=environment, cwd=ROOT, text=True,
