@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 
 from training import cli, comparison, comparison_page, launch, options
 from training.errors import UserError
-from training.run import command
+from training.run import command, default_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def _run(argv: list[str]) -> None:
         raise UserError("give folders of finished runs, or --nets and options of the trainers after --")
     if not 0 < args.margin < 1:
         raise UserError(f"--margin {args.margin} is not allowed: above 0 and below 1")
-    folder = args.output_dir or Path("runs") / datetime.datetime.now().strftime("comparison-%Y%m%d-%H%M%S")
+    folder = args.output_dir or default_folder("comparison")
     folders = args.runs
     if args.nets:
         wanted = [(net, seed) for net in dict.fromkeys(args.nets) for seed in dict.fromkeys(args.seeds)]

@@ -32,8 +32,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=7", "hypothesis>=6", "tensorboard>=2.13"],
-        # Libraries whose weights load and whose outputs the tests compare with.
         "tensorboard": ["tensorboard>=2.13"],
+        # Libraries whose weights load and whose outputs the tests compare with.
         "zoo": ["timm>=1.0", "pretrainedmodels==0.7.4"],
     },
 )

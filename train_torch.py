@@ -9,8 +9,6 @@ import atexit
 import contextlib
 import resource
 
-import numpy as np
-
 from parity import weights
 from training import job
 from training.errors import UserError
@@ -82,13 +80,15 @@ class Engine:
             logits, y, label_smoothing=self.args.label_smoothing), output, aux_weight(self.net))
 
     def fetch(self, values):
-        values = self.torch.stack([v.double() for v in values])
-        if self.ranks.size > 1:
-            self.torch.distributed.all_reduce(values)
-        return values.tolist()
+        return self._sum(self.torch.stack([v.double() for v in values])).tolist()
 
     def total(self, array):
-        return np.array(self.fetch(self.torch.from_numpy(array).to(self.device).unbind()))
+        return self._sum(self.torch.from_numpy(array).to(self.device)).cpu().numpy()
+
+    def _sum(self, tensor):
+        if self.ranks.size > 1:
+            self.torch.distributed.all_reduce(tensor)
+        return tensor
 
     def align(self):
         if self.ranks.size > 1:
@@ -195,4 +195,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    job.leave(main())
+    job.leave(main)

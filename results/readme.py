@@ -150,7 +150,8 @@ def matrix() -> str:
     passed = sum(row["passed"] for row in data)
     where = data[-1]["environment"]
     minutes = sum(row["seconds"] for row in data) / 60
-    note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes, {where['cores'] // where['threads']} nets at a time, beside other work; at most "
+    note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes, "
+            f"{where['cores'] // where['threads']} nets at a time, beside other work; at most "
             f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(where)}")
     return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
                   "time", "memory"], body) + "\n\n" + note

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .comparison import FRAMEWORKS, Comparison, Finished
-from .files import atomic_write
+from .files import csv_text, write_text
 from .plots import compare_curves
 
 NAMES = {"torch": "PyTorch", "jittor": "Jittor"}
@@ -49,8 +47,7 @@ def write(found: list[Comparison], folder: Path, command: str) -> None:
     made = tables(found)
     for name, text in (("comparison.md", _markdown(made, found, command)), ("comparison.csv", _csv(found)),
                        ("comparison.html", _page(made, found, command, folder))):
-        with atomic_write(folder / name) as file:
-            file.write(text.encode())
+        write_text(folder / name, text)
 
 
 def _accuracy(found: list[Comparison]) -> Table:
@@ -143,19 +140,17 @@ def _where(run: Finished) -> str:
 
 
 def _csv(found: list[Comparison]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV)
+    rows = []
     for run in _runs(found):
         record = run.record
-        writer.writerow([run.net, run.framework, run.seed, run.result["test_acc"], run.result["test_loss"],
-                         max((row["val_acc"] for row in run.log if row["val_acc"] is not None), default=""),
-                         len(run.log), run.log[0]["seconds"],
-                         statistics.median(run.later_seconds) if run.later_seconds else "",
-                         run.epoch_steps, run.epoch_images, run.peak_memory,
-                         record["versions"][run.framework], record["device"], record["precision"],
-                         record["cpu"], record["cores"], run.folder])
-    return text.getvalue()
+        rows.append([run.net, run.framework, run.seed, run.result["test_acc"], run.result["test_loss"],
+                     max((row["val_acc"] for row in run.log if row["val_acc"] is not None), default=""),
+                     len(run.log), run.log[0]["seconds"],
+                     statistics.median(run.later_seconds) if run.later_seconds else "",
+                     run.epoch_steps, run.epoch_images, run.peak_memory,
+                     record["versions"][run.framework], record["device"], record["precision"],
+                     record["cpu"], record["cores"], run.folder])
+    return csv_text([CSV, *rows])
 
 
 def _markdown(made: list[Table], found: list[Comparison], command: str) -> str:

@@ -242,8 +242,8 @@ def apply(batch: Batch, images: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The network input of a batch: float32 [B,C,H,W].
 
     images: uint8 [N,C,H,W]; table: float32 [C,256] of `Data.table`. This is the reference
-    that the device code of both trainers equals bit for bit (with mixup to the last bit: a
-    compiler may multiply and add in one rounding).
+    that the device code of both trainers equals bit for bit (with mixup up to one unit in
+    the last place: a compiler may multiply and add in one rounding).
     """
     channels, height, width = images.shape[1:]
     rows, columns = batch.rows[:, None, :, None], batch.columns[:, None, None, :]

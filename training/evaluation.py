@@ -1,12 +1,12 @@
 """What a net's outputs are worth: loss, accuracy, top-5, confusion. NumPy in float64, for both trainers."""
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Callable, Iterable
 
 import numpy as np
+
+from .files import csv_text
 
 TOP = 5
 
@@ -36,11 +36,8 @@ class Scores:
 
     def table(self, classes: tuple[str, ...]) -> str:
         """The confusion as a table: a row per class, a column per class that the net says."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", *classes])
-        writer.writerows([name, *row.tolist()] for name, row in zip(classes, self.confusion))
-        return text.getvalue()
+        return csv_text([["class", *classes],
+                         *([name, *row.tolist()] for name, row in zip(classes, self.confusion))])
 
 
 def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int,
@@ -62,7 +59,7 @@ def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int,
         before = (logits == own[:, None]) & (np.arange(classes) < labels[:, None])
         rank = ((logits > own[:, None]) | before).sum(1)
         top += int((rank < TOP).sum())
-    *flat, loss, top = total(np.array([*confusion.ravel(), loss, top]))
-    confusion = np.array(flat).astype(np.int64).reshape(classes, classes)
+    sums = total(np.append(confusion, [loss, top]))
+    confusion, (loss, top) = sums[:-2].astype(np.int64).reshape(classes, classes), sums[-2:]
     images = int(confusion.sum())
     return Scores(float(loss / images), float(np.trace(confusion) / images), float(top / images), confusion)

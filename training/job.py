@@ -18,11 +18,8 @@ from .run import Run, command, default_folder, environment, read_record
 
 
 def main(framework: str, engine_class, trace, argv: list[str] | None = None) -> int:
-    """The main function of a trainer: does what `run` does and returns the exit code, for `leave`."""
-    ranks = Ranks()
-
+    """The main function of a trainer: `run` on this process's rank; returns the exit code."""
     def body():
-        nonlocal ranks
         ranks = find(framework)
         if ranks.rank:
             sys.stdout = open(os.devnull, "w")
@@ -34,18 +31,17 @@ def main(framework: str, engine_class, trace, argv: list[str] | None = None) -> 
             time.sleep(5)  # what all ranks have to say the first one says
             raise UserError(f"rank {ranks.rank}: {error}") from error
 
+    return cli.main(body)
+
+
+def leave(main_) -> None:
+    """Run a trainer's main function and end the process. After a failure at once: other ranks would wait for
+    this one for ever, and so would what Jittor runs at exit for a compiler that Ctrl-C has killed."""
     try:
-        return cli.main(body)
+        code = main_()
     except Exception:
-        if ranks.size == 1:
-            raise
         traceback.print_exc()
-        return 1
-
-
-def leave(code: int) -> None:
-    """End the process. After a failure at once: other ranks would wait for this one for ever, and so would
-    what Jittor runs at exit for a compiler that Ctrl-C has killed."""
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     if code:
@@ -66,8 +62,10 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None, rank
         UserError: bad input; nothing was trained and no run folder is left.
     """
     args = options.parse(framework, argv)
-    folder = args.output_dir or default_folder(args.net, framework)
+    folder = args.output_dir or default_folder(f"{args.net}-{framework}")
     if args.seeds and not args.list and not args.summary:
+        if ranks.size > 1:
+            raise UserError("--seeds starts one training after another: call it without a launcher")
         return repeat.run(framework, sys.argv[1:] if argv is None else argv, args.seeds, folder)
     with cli.stop_promptly(folder / "last.safetensors"):
         if args.list:
@@ -90,7 +88,7 @@ def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -
     resumed = bool(record) and state.is_file()
     start = weights.read(args.init_from) if args.init_from and not resumed else None
     size = input_size(args.net, data.image_size)
-    ranks.part(next(plan.epoch(0)))
+    ranks.check(plan.batch_size)
     if plan.batch_size == 1:
         _refuse_one_value_per_channel(_checked(trace, args.net, size), args.net)
     engine = _checked(engine_class, args, data, ranks)

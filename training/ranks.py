@@ -32,6 +32,12 @@ class Ranks:
     size: int = 1
     local: int = 0
 
+    def check(self, images: int) -> None:
+        """UserError if a batch of so many images has fewer pairs (see `part`) than there are ranks."""
+        if self.size > 1 and (images + 1) // 2 < self.size:
+            raise UserError(f"a batch of {images} images is too small for {self.size} ranks: at least "
+                            f"{2 * self.size - 1}")
+
     def part(self, batch: Batch) -> tuple[Batch, float]:
         """(this rank's images of a batch, scale): the mean over the ranks of scale times the mean loss of a
         part is the mean loss of the batch, also where parts differ in size.
@@ -40,15 +46,13 @@ class Ranks:
         in places that mirror each other.
 
         Raises:
-            UserError: there are fewer pairs of such images than ranks.
+            UserError: as `check`.
         """
         if self.size == 1:
             return batch, 1.0
         n = len(batch.indices)
+        self.check(n)
         first = np.arange(self.rank, (n + 1) // 2, self.size)
-        if (n + 1) // 2 < self.size:
-            raise UserError(f"a batch of {n} images is too small for {self.size} ranks: at least "
-                            f"{2 * self.size - 1}")
         own = np.concatenate([first, [n - 1 - i for i in first[::-1] if n - 1 - i != i]]).astype(int)
         cut = batch.cut and tuple(lines[own] for lines in batch.cut)
         return replace(batch, indices=batch.indices[own], rows=batch.rows[own], columns=batch.columns[own],

@@ -1,8 +1,6 @@
 """`--seeds`: the same run once for each seed, and what they came to."""
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from rich.table import Table
 
 from . import comparison, launch
 from .errors import UserError
-from .files import atomic_write
+from .files import csv_text, write_text
 
 
 def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None:
@@ -37,12 +35,8 @@ def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None
             raise SystemExit(code)
         runs.append(comparison.read(place))
     columns = ("test_acc", "test_top5", "test_loss", "seconds")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("seed", *columns))
-    writer.writerows((found.seed, *(found.result[name] for name in columns)) for found in runs)
-    with atomic_write(folder / "seeds.csv") as file:
-        file.write(text.getvalue().encode())
+    write_text(folder / "seeds.csv", csv_text([("seed", *columns), *(
+        (found.seed, *(found.result[name] for name in columns)) for found in runs)]))
     table = Table("seed", "test accuracy", "top-5", "loss", "seconds")
     forms = ("{:.2%}", "{:.2%}", "{:.4f}", "{:.0f}")
     for found in runs:

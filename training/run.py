@@ -27,17 +27,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import UserError
-from .files import atomic_write, write_json
+from .files import write_json, write_text
 
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
        "images_per_second", "peak_memory_mb")
 STEPS = ("epoch", "step", "lr", "loss")
 
 
-def default_folder(net: str, framework: str) -> Path:
-    """runs/NET-FRAMEWORK-TIME, which is new at each call."""
+def default_folder(name: str) -> Path:
+    """runs/NAME-TIME, which is new at each call."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    return Path("runs") / f"{net}-{framework}-{stamp}"
+    return Path("runs") / f"{name}-{stamp}"
 
 
 def cpu_name() -> str:
@@ -70,11 +70,12 @@ def read_record(folder: Path) -> dict:
     return record
 
 
-def _is_row(line: str, columns: int) -> bool:
-    try:
-        return len([float(field or "nan") for field in line.split(",")]) == columns
-    except ValueError:
-        return False
+def _numbers(line: str, columns: int) -> list[float | None]:
+    """The fields of a row, None for an empty one. Raises ValueError if it is no row of so many columns."""
+    found = [float(field) if field else None for field in line.split(",")]
+    if len(found) != columns:
+        raise ValueError(f"{len(found)} columns")
+    return found
 
 
 class Run:
@@ -110,7 +111,7 @@ class Run:
     def keep_epochs(self, last: int) -> None:
         """Drop the rows of later epochs from both logs, and begin TensorBoard's anew. Raises UserError if
         a log lacks that epoch, or is damaged before it."""
-        kept = {}
+        rows = {}
         for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
             text = self.path(name).read_bytes() if self.path(name).is_file() else b""
             lines = text.decode("ascii", "replace").splitlines()
@@ -118,20 +119,20 @@ class Run:
             if last and str(last) not in epochs:
                 raise UserError(f"{self.path(name)} lacks epoch {last}, which was complete")
             later = next((i for i, epoch in enumerate(epochs) if epoch == str(last + 1)), len(lines))
-            kept[name] = lines[1:later]
-            for number, line in enumerate(kept[name], 2):
-                if not _is_row(line, len(columns)):
-                    raise UserError(f"{self.path(name)}, line {number}, is damaged: {line[:80]!r}")
-            with atomic_write(self.path(name)) as file:
-                file.write("".join(f"{line}\n" for line in (",".join(columns), *kept[name])).encode())
+            kept, rows[name] = lines[1:later], []
+            for number, line in enumerate(kept, 2):
+                try:
+                    rows[name].append(_numbers(line, len(columns)))
+                except ValueError:
+                    raise UserError(f"{self.path(name)}, line {number}, is damaged: {line[:80]!r}") from None
+            self.write_text(name, "".join(f"{line}\n" for line in (",".join(columns), *kept)))
         if self.tensorboard:
             from tensorboard.summary import Writer
             shutil.rmtree(self.path("tensorboard"), ignore_errors=True)
             self.events = Writer(str(self.path("tensorboard")))
-            for line in kept["log.csv"]:
-                numbers = [float(field) if field else None for field in line.split(",")]
-                self._show_epoch(dict(zip(LOG, numbers)))
-            self._show_steps([tuple(map(float, line.split(","))) for line in kept["steps.csv"]])
+            for row in rows["log.csv"]:
+                self._show_epoch(dict(zip(LOG, row)))
+            self._show_steps(rows["steps.csv"])
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -140,8 +141,7 @@ class Run:
         write_json(self.path(name), content)
 
     def write_text(self, name: str, text: str) -> None:
-        with atomic_write(self.path(name)) as file:
-            file.write(text.encode())
+        write_text(self.path(name), text)
 
     def _append(self, name: str, text: str) -> None:
         # One write of whole lines: a reader, or a killed process, never leaves half a row.

@@ -8,9 +8,6 @@ with the same command.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import io
 import itertools
 import sys
 from pathlib import Path
@@ -20,7 +17,8 @@ from rich.table import Table
 
 from . import cli, comparison, launch, options, plots
 from .errors import UserError
-from .files import atomic_write
+from .files import csv_text, write_text
+from .run import default_folder
 
 OWN = ("--output-dir", "--seeds", "--resume", "--evaluate", "--save-init", "--list", "--summary")
 
@@ -45,7 +43,7 @@ def _run(argv: list[str]) -> None:
     for arguments in commands:  # bad options are told before anything is trained
         if options.parse(args.framework, arguments).val_fraction == 0:
             raise UserError("a search needs validation images: --val-fraction above 0")
-    folder = args.output_dir or Path("runs") / datetime.datetime.now().strftime("search-%Y%m%d-%H%M%S")
+    folder = args.output_dir or default_folder("search")
     found = []
     for number, (trial, arguments) in enumerate(zip(trials, commands), 1):
         print(f"{number} of {len(trials)}: {label(trial)}", flush=True)
@@ -82,19 +80,16 @@ def _report(found, axes, folder: Path) -> None:
     done = sorted((item for item in found if item[2]), key=lambda item: -_best(item[2])["val_acc"])
     names = [name.lstrip("-") for name in axes]
     table = Table(*names, "best val acc", "epoch", "last val acc", "s / epoch", "run")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "best_val_acc", "epoch", "last_val_acc", "seconds_per_epoch", "run"])
+    rows = [[*names, "best_val_acc", "epoch", "last_val_acc", "seconds_per_epoch", "run"]]
     for trial, place, run in [*done, *(item for item in found if not item[2])]:
         numbers = []
         if run:
             best, seconds = _best(run), sum(row["seconds"] for row in run.log) / len(run.log)
             numbers = [best["val_acc"], int(best["epoch"]), run.log[-1]["val_acc"], seconds]
-        writer.writerow([*trial.values(), *(numbers or [""] * 4), place])
+        rows.append([*trial.values(), *(numbers or [""] * 4), place])
         shown = [form.format(n) for form, n in zip(("{:.2%}", "{}", "{:.2%}", "{:.1f}"), numbers)]
         table.add_row(*trial.values(), *(shown or ["stopped", "-", "-", "-"]), place.name)
-    with atomic_write(folder / "search.csv") as file:
-        file.write(text.getvalue().encode())
+    write_text(folder / "search.csv", csv_text(rows))
     Console().print(table)
     if not done:
         raise UserError("no combination came to its end")

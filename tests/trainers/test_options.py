@@ -24,8 +24,8 @@ def test_mixed_inputs_are_the_plans_to_the_last_bit(framework):
         x, y = side.inputs("train", batch)
         expected = apply(batch, data.train.images, data.table())
         assert 0 < batch.mix < 1
-        # Two products and a sum, each rounded: of numbers up to 3.
-        np.testing.assert_allclose(x.numpy(), expected, rtol=0, atol=3 * np.spacing(np.float32(3)))
+        # Measured over 90 batches of numbers up to 3: PyTorch 0, Jittor one unit in the last place.
+        np.testing.assert_allclose(x.numpy(), expected, rtol=0, atol=np.spacing(np.float32(3)))
         assert np.array_equal(y.numpy(), data.train.labels[batch.indices])
 
 

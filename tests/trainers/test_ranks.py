@@ -82,6 +82,14 @@ def test_the_wrong_launcher_is_refused(framework, monkeypatch, capsys):
     assert other in capsys.readouterr().err
 
 
+@both
+def test_seeds_are_for_one_process(framework, monkeypatch, capsys):
+    for name, value in zip(ranks._LAUNCHERS[framework][1:], "020"):
+        monkeypatch.setenv(name, value)
+    assert call(framework, *OPTIONS, "--seeds", 1, 2) == 2
+    assert "--seeds starts one training after another" in capsys.readouterr().err
+
+
 def test_a_launcher_tells_rank_and_size(monkeypatch):
     assert ranks.find("torch") == ranks.find("jittor") == Ranks()
     for name, value in (("RANK", 5), ("WORLD_SIZE", 8), ("LOCAL_RANK", 1)):
@@ -171,8 +179,8 @@ def test_a_rank_that_dies_ends_the_job(framework, tmp_path):
     process = start(framework, 2, *arguments, "--output-dir", tmp_path / "r")
     try:
         wait_for(process, tmp_path / "r" / "state.safetensors")
-        victim = next(pid for pid in children(process.pid) if b"_RANK=1" in
-                      Path(f"/proc/{pid}/environ").read_bytes().replace(b"LOCAL_RANK=1", b"_RANK=1"))
+        victim = next(pid for pid in children(process.pid)
+                      if b"_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
         os.kill(victim, signal.SIGKILL)
         out, err = process.communicate(timeout=60)
     finally:

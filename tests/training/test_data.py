@@ -145,7 +145,7 @@ def test_mixup_mixes_each_image_with_the_one_at_the_same_place_from_the_end():
         x = apply(one, toy.train.images, toy.table()).astype("float64")
         expected = two.mix * x + (1 - two.mix) * x[::-1]
         np.testing.assert_allclose(apply(two, toy.train.images, toy.table()), expected, rtol=0,
-                                   atol=4 * np.spacing(np.float32(abs(x).max())))
+                                   atol=2 * np.spacing(np.float32(abs(x).max())))  # measured: 1.2
 
 
 def test_every_image_is_seen_over_the_epochs():
