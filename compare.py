@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training import cli, comparison, comparison_page, launch, options
 from training.errors import UserError
+from training.files import check_writable
 from training.run import command, default_folder
 
 
@@ -45,6 +46,7 @@ def _run(argv: list[str]) -> None:
     if not 0 < args.margin < 1:
         raise UserError(f"--margin {args.margin} is not allowed: above 0 and below 1")
     folder = args.output_dir or default_folder("comparison")
+    check_writable(folder / "runs")
     folders = args.runs
     if args.nets:
         wanted = [(net, seed) for net in dict.fromkeys(args.nets) for seed in dict.fromkeys(args.seeds)]

@@ -12,7 +12,7 @@ import resource
 import numpy as np
 
 from parity import weights
-from training import job
+from training import cli, job
 from training.errors import UserError
 from training.ranks import Ranks
 from zoo.catalog import NETS, input_size
@@ -190,4 +190,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    job.leave(main)
+    cli.leave(main)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from training import cli
 from training.errors import UserError
-from training.files import atomic_write, write_json
+from training.files import atomic_write, check_writable, write_json
 
 from . import models, report as reports
 from .report import LEVELS, VERDICTS, Report
@@ -31,7 +31,14 @@ from .report import LEVELS, VERDICTS, Report
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     status = []
-    return cli.main(lambda: status.append(options.run(options))) or status[0]
+
+    def run():
+        for name in ("json", "html", "repro", "target"):
+            if path := getattr(options, name, None):
+                check_writable(path)
+        status.append(options.run(options))
+
+    return cli.main(run) or status[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,8 +110,6 @@ def _check(options) -> int:
         raise UserError("give two models (Jittor first), or --net")
     if options.steps < 0 or options.seed < 0:
         raise UserError(f"--steps and --seed must not be negative: {options.steps}, {options.seed}")
-    for path in filter(None, (options.json, options.html, options.repro)):
-        _writable(path)
     if options.net and len(names := models.nets(options.net)) > 1:
         found = _one_by_one(names, options)
     else:
@@ -175,13 +180,6 @@ def _show(found: list[Report], options) -> int:
     return int(not all(report.passed for report in found))
 
 
-def _writable(path: Path) -> None:
-    """Bad places are found before the work begins."""
-    parent = next((p for p in path.parents if p.exists()), None)
-    if parent is None or not parent.is_dir():
-        raise UserError(f"{path} cannot be written: {parent} is not a folder")
-
-
 def _report(options) -> int:
     if not options.folder.is_dir():
         raise UserError(f"no such folder: {options.folder}")
@@ -216,4 +214,4 @@ def _probe(options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.leave(main)

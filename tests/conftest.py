@@ -1,2 +1,12 @@
 """Imports PyTorch and Jittor in the one order in which both work."""
 import jt_models  # noqa: F401
+import pytest
+
+
+@pytest.fixture
+def noted(record_property):
+    """A function that notes a row of results/faults.json (see results/faults.py)."""
+    def note(fault: str, component: str, outcome: str) -> None:
+        for name, value in (("fault", fault), ("component", component), ("outcome", outcome)):
+            record_property(name, value)
+    return note

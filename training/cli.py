@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Callable
 
 from .errors import UserError
 
 INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PIPE_CLOSED = 141
-# The second that a step may take to end by itself after Ctrl-C.
+# The second that a step may take to end by itself after a signal.
 PATIENCE = 1.0
 
 # Runs in a process of its own: while Jittor compiles kernels (up to half a minute in one call),
@@ -23,7 +25,7 @@ import glob, os, select, signal, sys, time
 parent, checkpoint, patience = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 over = (b'', b'\\0')  # the end of the pipe, or what the parent writes when its run is over
 number = os.read(0, 1)
-while number not in over and number[0] != signal.SIGINT:
+while number not in over and number[0] not in (signal.SIGINT, signal.SIGTERM):
     number = os.read(0, 1)
 if number in over:
     sys.exit()
@@ -41,7 +43,7 @@ for partial in glob.glob(glob.escape(os.path.dirname(checkpoint)) + '/.*.safeten
 
 @contextlib.contextmanager
 def stop_promptly(checkpoint: Path):
-    """Context in which Ctrl-C stops the run within about a second and says whether `checkpoint`
+    """Context in which Ctrl-C or SIGTERM stops the run within about a second and says whether `checkpoint`
     was kept. Inside a long call that Python cannot interrupt, the process is killed (status
     SIGKILL); every file of a run is complete at any moment."""
     reader, writer = os.pipe()
@@ -65,15 +67,44 @@ def stop_promptly(checkpoint: Path):
         watcher.wait()
 
 
+@contextlib.contextmanager
+def _signals():
+    """Context in which SIGTERM (of a scheduler, of `docker stop`) does what Ctrl-C does, and in which a forked
+    child, such as Jittor's compilers, ends without a word."""
+    own = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() != own:
+            os._exit(128 + number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
+        raise KeyboardInterrupt
+
+    # A signal that is ignored (nohup) stays ignored.
+    before = {number: handler for number in SIGNALS
+              if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(run: Callable[[], None]) -> int:
     """Run a script's body; returns its exit code.
 
     0: done. 2: bad input, or a file that cannot be read or written, with one line on stderr.
-    130: interrupted. 141: whoever read the output has gone.
+    130: interrupted by Ctrl-C or SIGTERM. 141: whoever read the output has gone.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where a test has replaced it
             stream.reconfigure(errors="backslashreplace")
+    with _signals():
+        return _main(run)
+
+
+def _main(run) -> int:
     try:
         run()
         sys.stdout.flush()
@@ -97,3 +128,19 @@ def main(run: Callable[[], None]) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
         return INTERRUPTED
+
+
+def leave(main_: Callable[[], int]) -> None:
+    """Run a script's main function and end the process. After a failure at once: other ranks of a training
+    would wait for this one for ever, and so would what Jittor runs at exit for a compiler that was killed."""
+    try:
+        code = main_()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # what it goes to is full; the code tells
+            stream.flush()
+    if code:
+        os._exit(code)
+    sys.exit()

@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO, Iterable, Iterator
 
+from .errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -30,9 +32,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name without its bytes
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         with contextlib.suppress(OSError):  # gone after the rename
             temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Bad places are found before the work begins: UserError if nothing can be made at `path`."""
+    parent = next((p for p in Path(path).absolute().parents if p.exists()), None)
+    if parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: {parent} is no folder that can be written to")
 
 
 def csv_text(rows: Iterable[Iterable]) -> str:

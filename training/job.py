@@ -5,7 +5,6 @@ import importlib
 import os
 import sys
 import time
-import traceback
 
 from parity import weights
 from zoo.catalog import input_size
@@ -32,21 +31,6 @@ def main(framework: str, engine_class, trace, argv: list[str] | None = None) -> 
             raise UserError(f"rank {ranks.rank}: {error}") from error
 
     return cli.main(body)
-
-
-def leave(main_) -> None:
-    """Run a trainer's main function and end the process. After a failure at once: other ranks would wait for
-    this one for ever, and so would what Jittor runs at exit for a compiler that Ctrl-C has killed."""
-    try:
-        code = main_()
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if code:
-        os._exit(code)
-    sys.exit()
 
 
 def run(framework: str, engine_class, trace, argv: list[str] | None = None, ranks: Ranks = Ranks()) -> None:

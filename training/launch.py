@@ -43,7 +43,8 @@ def train(framework: str, arguments: list[str], folder: Path, *start: str) -> in
     process = subprocess.Popen([sys.executable, str(ROOT / f"train_{framework}.py"), *arguments])
     try:
         code = process.wait()
-    except KeyboardInterrupt:  # the trainer has heard it, too, and says what it kept
+    except KeyboardInterrupt:
+        process.terminate()  # it may have heard Ctrl-C itself; it says what it kept
         process.wait()
         raise
     if code < 0:

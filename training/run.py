@@ -17,6 +17,7 @@ lines of the epoch in which it was stopped.
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import platform
@@ -144,9 +145,17 @@ class Run:
         write_text(self.path(name), text)
 
     def _append(self, name: str, text: str) -> None:
-        # One write of whole lines: a reader, or a killed process, never leaves half a row.
+        # One write of whole lines: neither a killed process nor a full disk leaves half a row.
+        rows, written = text.encode(), 0
         with open(self.path(name), "ab", buffering=0) as file:
-            file.write(text.encode())
+            size = file.tell()
+            try:
+                written = file.write(rows)
+            finally:
+                if written < len(rows):
+                    file.truncate(size)
+        if written < len(rows):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path(name)))
 
     def log_epoch(self, row: dict) -> None:
         """Append a row of LOG's columns; None becomes an empty field."""

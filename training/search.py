@@ -17,7 +17,7 @@ from rich.table import Table
 
 from . import cli, comparison, launch, options, plots
 from .errors import UserError
-from .files import csv_text, write_text
+from .files import check_writable, csv_text, write_text
 from .run import default_folder
 
 OWN = ("--output-dir", "--seeds", "--resume", "--evaluate", "--save-init", "--list", "--summary")
@@ -44,6 +44,7 @@ def _run(argv: list[str]) -> None:
         if options.parse(args.framework, arguments).val_fraction == 0:
             raise UserError("a search needs validation images: --val-fraction above 0")
     folder = args.output_dir or default_folder("search")
+    check_writable(folder / "search.csv")
     found = []
     for number, (trial, arguments) in enumerate(zip(trials, commands), 1):
         print(f"{number} of {len(trials)}: {label(trial)}", flush=True)
