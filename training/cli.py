@@ -69,8 +69,8 @@ def stop_promptly(checkpoint: Path):
 
 @contextlib.contextmanager
 def _signals():
-    """Context in which SIGTERM (of a scheduler, of `docker stop`) does what Ctrl-C does, and in which a forked
-    child, such as Jittor's compilers, ends without a word."""
+    """Context in which SIGTERM (of a scheduler, of `docker stop`) does what Ctrl-C does, and in which a
+    forked child, such as Jittor's compilers, ends without a word."""
     own = os.getpid()
 
     def stop(number, frame):

@@ -90,17 +90,20 @@ def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -
     # Weights and at most two values each of the optimizer, last and best; old files beside the new.
     space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
     progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
-    opened = Run(folder, record, space, bool(args.resume), args.tensorboard) if ranks.rank == 0 else None
-    if opened and args.resume:
-        opened.keep_epochs(progress.epoch)
-        print(f"resuming {folder} after epoch {progress.epoch}")
-    elif opened and args.save_init:
-        weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
-    print(f"{args.net} ({framework} on {here['device']}) on {data.source}")
-    if size != data.image_size:
-        print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
-              f"{data.image_size} images are resized on the device (bilinear)")
-    loop.train(engine, data, args, opened, plan, schedule, progress)
+    if ranks.rank:
+        loop.train(engine, data, args, None, plan, schedule, progress)
+        return
+    with Run(folder, record, space, bool(args.resume), args.tensorboard) as opened:
+        if args.resume:
+            opened.keep_epochs(progress.epoch)
+            print(f"resuming {folder} after epoch {progress.epoch}")
+        elif args.save_init:
+            weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
+        print(f"{args.net} ({framework} on {here['device']}) on {data.source}")
+        if size != data.image_size:
+            print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
+                  f"{data.image_size} images are resized on the device (bilinear)")
+        loop.train(engine, data, args, opened, plan, schedule, progress)
 
 
 def _refuse_one_value_per_channel(rows, net: str) -> None:

@@ -63,7 +63,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
         description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
                     "options and, with the same seed, see the same batches.",
         epilog="Exit code: 0 done; 2 bad input, or a file that cannot be read or written (one line "
-               "says what); 130 interrupted by Ctrl-C or SIGTERM (137 where Jittor was compiling and had to be killed).")
+               "says what); 130 interrupted by Ctrl-C or SIGTERM (137 where Jittor was compiling and had "
+               "to be killed).")
     whole, fraction = _number(int, 1), _number(float, 0, 1, open_high=True)
 
     g = p.add_argument_group("net")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -33,6 +34,17 @@ from .files import write_json, write_text
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
        "images_per_second", "peak_memory_mb")
 STEPS = ("epoch", "step", "lr", "loss")
+# Run folders that this process keeps to itself. A compiler that Jittor has forked must not keep them: it may
+# live longer than a run that was killed.
+_locked: set[int] = set()
+
+
+def _give_up_locks() -> None:
+    while _locked:
+        os.close(_locked.pop())
+
+
+os.register_at_fork(after_in_child=_give_up_locks)
 
 
 def default_folder(name: str) -> Path:
@@ -80,10 +92,11 @@ def _numbers(line: str, columns: int) -> list[float | None]:
 
 
 class Run:
-    """An open run folder.
+    """An open run folder, in which no other process may train before `close` or the end of the block.
 
     Raises:
-        UserError: the folder cannot be written, or has no space; without `resume`, it holds a run already.
+        UserError: the folder cannot be written, has no space, or another process trains in it; without
+            `resume`, it holds a run already.
     """
 
     def __init__(self, folder: Path, record: dict, space_needed: int, resume: bool = False,
@@ -93,14 +106,15 @@ class Run:
         self.tensorboard, self.events = tensorboard, None
         self.command = record["command"]
         try:
-            if not resume and self.folder.is_dir() and any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} is not empty: choose another --output-dir")
             parent = next(p for p in self.folder.absolute().parents if p.exists())
             free = shutil.disk_usage(parent).free
             if free < space_needed:
                 raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
                                 f"checkpoints and logs, {free / 1e6:.0f} MB are free")
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            if not resume and any(self.folder.iterdir()):
+                raise UserError(f"{self.folder} is not empty: choose another --output-dir")
             for partial in self.folder.glob(".*.tmp"):  # of a process that was killed
                 partial.unlink()
             if not resume:
@@ -108,6 +122,30 @@ class Run:
                 self.keep_epochs(0)
         except OSError as error:
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
+
+    def _lock(self) -> None:
+        self._place = os.open(self.folder, os.O_RDONLY)
+        _locked.add(self._place)
+        try:
+            fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(f"another process is training in {self.folder}: choose another --output-dir"
+                            ) from None
+        except OSError:
+            pass  # a file system without locks
+
+    def close(self) -> None:
+        """Let others train in this folder."""
+        if self._place in _locked:
+            _locked.remove(self._place)
+            os.close(self._place)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def keep_epochs(self, last: int) -> None:
         """Drop the rows of later epochs from both logs, and begin TensorBoard's anew. Raises UserError if

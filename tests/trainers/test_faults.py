@@ -182,8 +182,8 @@ def small_disk(tmp_path):
         place = tmp_path / "disk"
         place.mkdir(exist_ok=True)
         script = f'mount -t tmpfs -o {options} none "$0" && echo ready && exec sleep 3600'
-        holder = subprocess.Popen(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, place],
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        holder = subprocess.Popen(["unshare", "-r", "-m", "sh", "-c", script, place], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
         holders.append(holder)
         if holder.stdout.readline() != "ready\n":
             pytest.skip(f"a disk of our own is not allowed here: {holder.communicate()[1].strip()}")
@@ -255,6 +255,7 @@ def test_a_log_never_ends_in_half_a_row(tmp_path):
     """A disk that is full within a row."""
     log = Run(tmp_path / "r", {"command": "python"}, 0)
     log.log_steps([(1, 1, 0.1, 2.0)])
+    log.close()
     before = log.path("steps.csv").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, limits[1]))
@@ -264,3 +265,62 @@ def test_a_log_never_ends_in_half_a_row(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert log.path("steps.csv").read_bytes() == before
+
+
+def test_two_processes_never_share_a_run(tmp_path, noted):
+    place = tmp_path / "r"
+    first = start([*trainer("train_torch.py", place), "--epochs", 1000])
+    begun(place, first)
+    for command in (trainer("train_torch.py", place), ["train_torch.py", *map(str, TRAINING), "--net", "cnn",
+                                                       "--output-dir", place]):
+        code, error = end(start(command))
+        assert code == 2 and f"error: another process is training in {place}" in error
+    first.terminate()
+    assert end(first)[0] == 130
+    noted("two processes, one run folder", "train_torch.py", "the second is refused in one line")
+
+
+@pytest.mark.slow
+def test_two_trainers_begin_with_one_empty_cache(tmp_path, noted):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    own = {name: "" for name in ("JITTOR_HOME", "cache_name") if name in os.environ}
+    trainings = [start(trainer("train_jittor.py", folder), HOME=str(tmp_path), **own) for folder in folders]
+    try:
+        codes = [process.communicate(timeout=3600)[1] and process.returncode for process in trainings]
+    finally:
+        for process in trainings:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert codes == [0, 0]
+    one, two = ({str(k): v for k, v in results(folder).items()} for folder in folders)
+    assert one == two
+    noted("two processes, one empty cache", "train_jittor.py", "same weights and logs")
+
+
+def open_files(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jittor", "torch"])
+def test_ten_thousand_steps(framework, tmp_path, noted):
+    """Memory and open files stay flat, and the logs can be read at any instant."""
+    command = [f"train_{framework}.py", "--net", "lenet_bn", "--dataset", "digits", "-b", 64, "--epochs", 400,
+               "--limit-batches", 25, "--output-dir", tmp_path / "r"]
+    process = start(command)
+    begun(tmp_path / "r", process)
+    seen = []  # (epochs, resident pages, open files)
+    while process.poll() is None:
+        log = (tmp_path / "r" / "log.csv").read_text()
+        complete_or_absent(tmp_path / "r")
+        with contextlib.suppress(OSError):  # it has just ended
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            seen.append((log.count("\n") - 1, pages, open_files(process.pid)))
+        time.sleep(0.5)
+    assert end(process)[0] == 0
+    assert len((tmp_path / "r" / "steps.csv").read_text().splitlines()) == 10_001
+    steady = [row for row in seen if 20 <= row[0] < 400]
+    assert len(steady) > 20
+    assert max(pages for _, pages, _ in steady) < 1.02 * steady[0][1]
+    assert max(files for *_, files in steady) <= steady[0][2] + 2  # a checkpoint is being written
+    noted("10,000 steps", f"train_{framework}.py", "memory and open files flat, logs always readable")

@@ -157,7 +157,7 @@ def test_ranks_train_as_one_process_does(framework, size, truth, tmp_path):
 
 
 @both
-def test_a_run_goes_on_with_another_number_of_ranks(framework, tmp_path):
+def test_a_run_goes_on_with_another_number_of_ranks(framework, tmp_path, noted):
     arguments = [*OPTIONS, "--epochs", 20]
     process = start(framework, 2, *arguments, "--output-dir", tmp_path / "r")
     wait_for(process, tmp_path / "r" / "state.safetensors")
@@ -171,10 +171,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(framework, tmp_path):
     assert len(after) == 20 and after[:len(before) - 1] == before[:-1]
     steps = rows(tmp_path / "r" / "steps.csv")
     assert [int(row["step"]) for row in steps] == list(range(1, 101))
+    noted("SIGKILL", f"train_{framework}.py, 2 ranks", "went on with one rank, all logs kept")
 
 
 @both
-def test_a_rank_that_dies_ends_the_job(framework, tmp_path):
+def test_a_rank_that_dies_ends_the_job(framework, tmp_path, noted):
     arguments = ["--dataset", "digits", "--net", "lenet_bn", "-b", 64, "--epochs", 1000]
     process = start(framework, 2, *arguments, "--output-dir", tmp_path / "r")
     try:
@@ -188,6 +189,7 @@ def test_a_rank_that_dies_ends_the_job(framework, tmp_path):
     assert process.returncode not in (0, None)
     assert "signal" in err.lower()
     assert weights.read(tmp_path / "r" / "state.safetensors")
+    noted("SIGKILL of one rank", f"train_{framework}.py, 2 ranks", "the job ended, checkpoint complete")
 
 
 def wait_for(process, path):
