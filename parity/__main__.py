@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("folder", type=Path, metavar="DIR", help="folder of JSON files that check wrote")
     _outputs(show)
 
-    convert = command("convert", _convert, "copy weights from .pth, .pt or .safetensors to .safetensors")
+    convert = command("convert", _convert, "copy weights from .pth, .pt, .safetensors or Jittor's .pkl "
+                      "to .safetensors")
     convert.add_argument("source", type=Path, metavar="IN")
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
 

@@ -5,11 +5,12 @@ a word, and takes over the file's dtype. Here each of these raises an error that
 before anything is changed.
 
 A file is safetensors, with the names that both zoos share; `read` also takes a PyTorch checkpoint
-(`.pth`, `.pt`), of which only tensors are ever unpickled.
+(`.pth`, `.pt`) and a file of `jt.save` (`.pkl`), of which only tensors are ever unpickled.
 """
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import zipfile
@@ -19,6 +20,8 @@ import numpy as np
 
 from training.errors import UserError
 from training.files import atomic_write
+
+from . import jittor_file
 
 COUNTER = "num_batches_tracked"
 _HASH = "parity.sha256"
@@ -204,9 +207,9 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, st
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file or of a PyTorch checkpoint (`.pth`, `.pt`).
+    """All tensors of a safetensors file, a PyTorch checkpoint (`.pth`, `.pt`) or a file of `jt.save` (`.pkl`).
 
-    A checkpoint is read with `weights_only=True`, so no code in it runs; it may be a state dict or
+    Of the last two only tensors are unpickled, so no code in them runs; they may be a state dict or
     hold one under "state_dict" or "model". Checksums are compared where a file has them.
 
     Raises:
@@ -217,6 +220,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise WeightError(f"no such weights file: {path}")
     with open(path, "rb") as file:
         start = file.read(4)
+        file.seek(-min(len(jittor_file.MARK), path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    if end == jittor_file.MARK:
+        return _read_jittor(path)
     if start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive or a pickle, as torch writes
         return _read_torch(path)
     from safetensors import SafetensorError, safe_open
@@ -255,6 +262,24 @@ def _check_archive(path: Path) -> None:
                         pass
 
 
+def _state_dict(path: Path, content, kind: type) -> dict:
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+            isinstance(name, str) and isinstance(value, kind) for name, value in content.items()):
+        raise WeightError(f"{path} holds no state dict (names -> tensors)")
+    return content
+
+
+def _read_jittor(path: Path) -> dict[str, np.ndarray]:
+    try:
+        content = jittor_file.read(path.read_bytes())
+    except Exception as error:  # whatever a pickle of another kind may raise
+        raise WeightError(f"{path} is not a readable file of jt.save: {error}") from error
+    return _state_dict(path, content, np.ndarray)
+
+
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
     try:
@@ -265,14 +290,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         reason = ("it holds objects other than tensors" if isinstance(error, pickle.UnpicklingError)
                   else f"{type(error).__name__}: {error}".splitlines()[0])
         raise WeightError(f"{path} is not a readable PyTorch checkpoint: {reason}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
-        raise WeightError(f"{path} holds no state dict (names -> tensors)")
     arrays = {}
-    for name, tensor in content.items():
+    for name, tensor in _state_dict(path, content, torch.Tensor).items():
         try:
             array = tensor.detach().resolve_conj().contiguous().numpy()
         except (TypeError, RuntimeError) as error:  # bfloat16, sparse, meta: numpy has none of these

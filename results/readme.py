@@ -157,6 +157,18 @@ def matrix() -> str:
                   "time", "memory"], body) + "\n\n" + note
 
 
+def fault_matrix() -> str:
+    """What the tests noted of each fault and component."""
+    data = json.loads((ROOT / "results" / "faults.json").read_text())
+    body = [[row["fault"], f"`{row['component']}`", "; ".join(
+        text if len(row["outcomes"]) == 1 else f"{count} x {text}" for text, count in row["outcomes"].items()),
+        str(row["times"])] for row in data["rows"]]
+    versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
+    return table(["fault", "component", "what became of it", "times"], body) + (
+        f"\n\n`{data['command']}`: {data['tests']} tests, {data['failures'] + data['errors']} failed, "
+        f"{data['skipped']} skipped. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} cores.")
+
+
 def _where(environment: dict) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
     return (f"{versions}, Python {environment['python']}; {environment['cpu']}, "
@@ -167,6 +179,7 @@ def _where(environment: dict) -> str:
 TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
+    ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,
                          "jittor_models": jittor_models},

@@ -135,6 +135,30 @@ def test_no_code_in_a_checkpoint_runs(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_file_of_jittor_is_read_bit_for_bit(tmp_path):
+    net = pair("lenet_bn")[0]
+    net.save(str(tmp_path / "net.pkl"))
+    right = {k: a for k, a in weights.tensors(net).items() if k in net.state_dict()}
+    found = weights.read(tmp_path / "net.pkl")
+    assert same({k: found[k] for k in right}, right) and found.keys() == right.keys()
+    jt.save({"epoch": 3, "model": {"a": jt.array64(np.array([1.5, -2])), "b": np.arange(6).reshape(2, 3).T,
+                                   "c": jt.ones((2,), "bool")}}, str(tmp_path / "other.pkl"))
+    found = weights.read(tmp_path / "other.pkl")
+    assert same(found, {"a": np.array([1.5, -2]), "b": np.arange(6).reshape(2, 3).T, "c": np.ones(2, bool)})
+
+
+def test_a_file_of_jittor_with_anything_else_is_refused(tmp_path):
+    bomb = Malicious()
+    bomb.path = str(tmp_path / "pwned")
+    for content, message in ((bomb, "mkdir, not tensors only"), ({"a": bomb}, "mkdir, not tensors only"),
+                             ({"a": np.array([bomb])}, "array of object"), ({"a": 3}, "holds no state dict"),
+                             ([np.ones(3)], "holds no state dict")):
+        jt.save(content, str(tmp_path / "x.pkl"))
+        with pytest.raises(weights.WeightError, match=message):
+            weights.read(tmp_path / "x.pkl")
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_damaged_files_are_one_error(tmp_path):
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     save_file({"a": np.arange(100, dtype="float32")}, good)

@@ -69,13 +69,8 @@ def stop_promptly(checkpoint: Path):
 
 @contextlib.contextmanager
 def _signals():
-    """Context in which SIGTERM (of a scheduler, of `docker stop`) does what Ctrl-C does, and in which a
-    forked child, such as Jittor's compilers, ends without a word."""
-    own = os.getpid()
-
+    """Context in which SIGTERM (of a scheduler, of `docker stop`) does what Ctrl-C does."""
     def stop(number, frame):
-        if os.getpid() != own:
-            os._exit(128 + number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
         raise KeyboardInterrupt
 
@@ -84,11 +79,25 @@ def _signals():
               if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)}
     for number in before:
         signal.signal(number, stop)
+        _handled.append(number)
     try:
         yield
     finally:
+        _handled.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _default_in_child() -> None:
+    """Let a forked child, such as Jittor's compilers, end at once and without a word."""
+    if _handled:
+        signal.set_wakeup_fd(-1)
+    for number in _handled:
+        signal.signal(number, signal.SIG_DFL)
+
+
+_handled: list[int] = []
+os.register_at_fork(after_in_child=_default_in_child)
 
 
 def main(run: Callable[[], None]) -> int:

@@ -88,11 +88,15 @@ def read(folder: Path) -> Finished:
             log = [{name: float(text) if text else None for name, text in row.items()}
                    for row in csv.DictReader(file)]
         found = Finished(folder, record, log, result)
+        sizes = [record["options"]["batch_size"], *(row[name] for row in log for name in (
+            "seconds", "images_per_second", "peak_memory_mb"))]
+        if not all(0 < size < math.inf for size in sizes):
+            raise ValueError("a time or size that is not positive")
         found.net, found.seed, found.epoch_steps, found.reach(1.0), record["start_sha256"]
         sum(result[name] for name in ("test_acc", "test_top5", "test_loss", "test_images", "seconds"))
         if found.framework not in FRAMEWORKS:
             raise ValueError(f"framework {found.framework!r}")
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"the files in {folder} are damaged ({type(error).__name__}: {error})") from error
     return found
 

@@ -3,12 +3,20 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000
+
 
 class UserError(ValueError):
     """Bad input: one sentence that names the value and what is allowed.
 
-    The scripts print it as ``error: ...`` and exit with 2; anything else is a bug.
+    The scripts print it as ``error: ...`` and exit with 2; anything else is a bug. Line breaks and terminal
+    codes in names that come from a file are shown as escapes, and what is endless is cut.
     """
+
+    def __str__(self) -> str:
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                       for c in super().__str__())
+        return text if len(text) < _LONGEST else f"{text[:_LONGEST - 10]} ..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

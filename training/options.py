@@ -75,7 +75,7 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--dropout", type=fraction, default=0.0, metavar="P",
                    help="probability, where the net's source has its dropout")
     g.add_argument("--init-from", type=Path, metavar="FILE",
-                   help="start from these weights (.safetensors, .pth), of either framework")
+                   help="start from these weights (.safetensors, .pth, Jittor's .pkl), of either framework")
     g.add_argument("--save-init", type=_safetensors, metavar="FILE",
                    help="save the starting weights (.safetensors)")
 

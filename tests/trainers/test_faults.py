@@ -133,7 +133,7 @@ def fast(*chosen):
 
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
-both = fast(("SIGTERM", "train_jittor.py"), ("SIGINT", "train_torch.py"), ("SIGTERM", "compare.py"))
+both = fast(("SIGTERM", "train_jittor.py"), ("SIGINT", "train_torch.py"))
 
 
 @pytest.mark.parametrize("number, name", [both(n, name) for name in TRAINERS for n in SIGNALS])
@@ -201,7 +201,7 @@ def fill(disk):
             file.write(bytes(4096))
 
 
-@pytest.mark.parametrize("name", [fast(("train_jittor.py",), ("train_torch.py",))(name) for name in TRAINERS])
+@pytest.mark.parametrize("name", [fast(("train_jittor.py",))(name) for name in TRAINERS])
 def test_a_full_disk_ends_a_training_which_then_goes_on(name, whole, small_disk, noted):
     right, _ = whole(name)
     disk = small_disk("size=40m")
@@ -232,7 +232,10 @@ def test_a_full_disk_leaves_no_half_file(name, small_disk, tmp_path, noted):
     noted("full disk", name, "one line, no file")
 
 
-@pytest.mark.parametrize("name", [*TRAINERS, *TOOLS])
+some = fast(("train_torch.py",), ("compare.py",), ("training.search",), ("parity check --json",))
+
+
+@pytest.mark.parametrize("name", [some(name) for name in (*TRAINERS, *TOOLS)])
 def test_a_folder_that_cannot_be_written_to_is_told_at_once(name, small_disk, noted):
     disk = small_disk("ro")
     command = trainer(name, disk / "out") if name in TRAINERS else [*TOOLS[name], disk / "made"]
