@@ -157,8 +157,13 @@ class Engine:
 def _device(torch, choice: str, ranks):
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this PyTorch sees no usable NVIDIA GPU; use cpu or auto")
-    cuda = choice != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", ranks.local) if cuda else torch.device("cpu")
+    if choice == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if ranks.local >= torch.cuda.device_count():
+        raise UserError(f"{ranks.local + 1} ranks on this machine, but PyTorch sees "
+                        f"{torch.cuda.device_count()} GPU(s): start fewer, or use --device cpu")
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
 
 
 def _compiled(torch, net, device):

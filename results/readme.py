@@ -169,6 +169,20 @@ def fault_matrix() -> str:
         f"{data['skipped']} skipped. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} cores.")
 
 
+def scaling_measured() -> str:
+    import scaling
+    data = json.loads(scaling.FILE.read_text())
+    versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
+    return table(*scaling.measured_rows()) + (
+        f"\n\n`{data['command']}`: median of the epochs after the first and their range. Options: "
+        f"`{' '.join(data['options'])}`. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} cores.")
+
+
+def scaling_calculated() -> str:
+    import scaling
+    return table(*scaling.calculated_rows())
+
+
 def _where(environment: dict) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
     return (f"{versions}, Python {environment['python']}; {environment['cpu']}, "
@@ -180,6 +194,7 @@ TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
+    DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,
                          "jittor_models": jittor_models},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,13 @@ def test_a_launcher_tells_rank_and_size(monkeypatch):
     for name, value in (("RANK", 5), ("WORLD_SIZE", 8), ("LOCAL_RANK", 1)):
         monkeypatch.setenv(name, str(value))
     assert ranks.find("torch") == Ranks(5, 8, 1)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"3 ranks on this machine, but PyTorch sees 2 GPU\(s\)"):
+        train_torch._device(torch, "auto", Ranks(6, 8, 2))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,141 @@
+"""Training on several devices: measured with processes on this machine, calculated for more.
+
+    python results/scaling.py            rewrites results/scaling.json; ten minutes on two cores
+"""
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from training.comparison import read  # noqa: E402
+from training.files import write_json  # noqa: E402
+from training.run import command, environment  # noqa: E402
+
+FILE = ROOT / "results" / "scaling.json"
+NETS = ("resnet18", "vgg16_bn", "densenet121", "mobilenet")
+OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "4", "--limit-batches", "5"]
+LAUNCHERS = {"torch": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"],
+             "jittor": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"]}
+
+
+def measure() -> list[dict]:
+    """Images per second of the epochs after the first, on one and on two ranks of one thread each."""
+    rows = []
+    for net in NETS:
+        for framework in LAUNCHERS:
+            row = {"net": net, "framework": framework}
+            for ranks in (1, 2):
+                with tempfile.TemporaryDirectory() as folder:
+                    launcher = [*LAUNCHERS[framework], str(ranks)]
+                    start = launcher if framework == "torch" else [*launcher, sys.executable]
+                    subprocess.run([*start, str(ROOT / f"train_{framework}.py"), "--net", net, *OPTIONS,
+                                    "--output-dir", f"{folder}/run"], cwd=ROOT, check=True,
+                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+                    log = read(Path(folder) / "run").log[1:]
+                row[str(ranks)] = sorted(epoch["images_per_second"] for epoch in log)
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a step on many devices is calculated from.
+
+    Attributes:
+        flops: float32 operations a second that a device sustains.
+        inside, network: bytes a second in one direction, between the devices of a node and between nodes.
+        latency: seconds of one hop.
+        node: devices of a node.
+    """
+    flops: float
+    inside: float
+    network: float
+    latency: float
+    node: int = 8
+
+
+def ring(size: float, devices: int, machine: Machine) -> float:
+    """Seconds of a ring all-reduce of so many bytes: each device sends 2 (n - 1) messages of size / n
+    (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations"), and the
+    ring is as fast as its slowest link."""
+    bandwidth = machine.inside if devices <= machine.node else min(machine.inside, machine.network)
+    return 2 * (devices - 1) * (size / devices / bandwidth + machine.latency)
+
+
+def step(macs: int, params: int, batch: int, devices: int, machine: Machine) -> tuple[float, float]:
+    """(seconds of a training step, seconds of it in which a device waits for gradients).
+
+    The backward pass has twice the operations of the forward pass, and gradients are sent while it runs.
+
+    Args:
+        macs: multiply-accumulates of one image, forward.
+        params: float32 numbers of the gradient.
+        batch: images on each device.
+    """
+    forward = 2 * macs * batch / machine.flops
+    waits = max(0.0, ring(4 * params, devices, machine) - 2 * forward) if devices > 1 else 0.0
+    return 3 * forward + waits, waits
+
+
+def hidden_up_to(macs: int, params: int, batch: int, machine: Machine, most: int = 4096) -> int:
+    """The largest number of devices, of powers of two up to `most`, at which no device waits."""
+    counts = [2 ** k for k in range(most.bit_length())]
+    return max(n for n in counts if step(macs, params, batch, n, machine)[1] == 0)
+
+
+# Assumed, not measured: half of the float32 rate that NVIDIA's data sheet gives for an H200 (67 TFLOP/s), its
+# NVLink in one direction (900 GB/s in both), and 5 microseconds a hop.
+LINKS = {"25 Gb/s": 25e9 / 8, "100 Gb/s": 100e9 / 8, "400 Gb/s": 400e9 / 8}
+FLOPS, NVLINK, LATENCY, BATCH = 33e12, 450e9, 5e-6, 32
+DEVICES = (1, 8, 64, 256, 512)
+
+
+def measured_rows() -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the committed measurement."""
+    body = []
+    for row in json.loads(FILE.read_text())["rows"]:
+        one, two = (statistics.median(row[ranks]) for ranks in ("1", "2"))
+        spread = [f"{row[ranks][0]:.1f} to {row[ranks][-1]:.1f}" for ranks in ("1", "2")]
+        body.append([f"`{row['net']}`", row["framework"], f"{one:.1f} ({spread[0]})", f"{two:.1f} ({spread[1]})",
+                     f"{two / one:.2f}"])
+    return ["net", "framework", "images/s, 1 rank", "images/s, 2 ranks", "ratio of the medians"], body
+
+
+def calculated_rows() -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what follows from the assumptions above."""
+    from train_torch import trace
+    from zoo.summary import totals
+    body = []
+    for net in NETS:
+        params, macs = totals(trace(net))
+        for link, bandwidth in LINKS.items():
+            machine = Machine(FLOPS, NVLINK, bandwidth, LATENCY)
+            cells = []
+            for n in DEVICES:
+                seconds, waits = step(macs, params, BATCH, n, machine)
+                cells.append(f"{1e3 * seconds:.1f} ms" + (f" ({waits / seconds:.0%})" if waits else ""))
+            most = hidden_up_to(macs, params, BATCH, machine)
+            body.append([f"`{net}`", f"{4 * params / 1e6:.0f} MB", f"{macs / params:.0f}", link, *cells,
+                         f"{most} GPUs" if most > 1 else "never"])
+    return ["net", "gradient", "MACs a parameter", "link of a node", *(f"{n} GPU{'s' if n > 1 else ''}" for n in DEVICES), "hidden up to"], body
+
+
+def main() -> int:
+    rows = measure()
+    write_json(FILE, {"command": command(), "options": OPTIONS, "rows": rows,
+                      **environment(("jittor", "torch", "numpy"))})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
