@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parity import keymap, report, weights
-from training import comparison, datasets, run
+from training import comparison, datasets, downloads, run
 from training.errors import UserError
 
 VARIANTS = settings(max_examples=1000, deadline=None, database=None, derandomize=True,
@@ -110,6 +110,32 @@ def image(path):
     datasets.load("folder", path.parent, 0, 0)
 
 
+def idx(array) -> bytes:
+    """As MNIST stores whole numbers: a type, the shape, the bytes."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
+DIGITS = {"images-idx3": np.zeros((4, 28, 28), "uint8"), "labels-idx1": np.arange(4, dtype="uint8")}
+
+
+def mnist(path):
+    """The data set, one of whose files is the one at `path`."""
+    folder = path.parent / "MNIST" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in DIGITS):
+        content = path.read_bytes() if name == path.name else idx(DIGITS[name.split("-", 1)[1][:-6]])
+        (folder / name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downloads, "_download", offline)
+        found = datasets.load("mnist", path.parent, 0, 0)
+    for split in (found.train, found.test):
+        assert len(split.images) == len(split.labels) > 0 and split.labels.min() >= 0 <= split.labels.max() < 10
+
+
+def offline(*_):
+    raise OSError("no network")
+
+
 FORMATS = {
     "safetensors": Format(safetensors(), "x.safetensors", weights.read, checked=True),
     "pth": Format(saved(lambda f: torch.save({k: torch.from_numpy(a) for k, a in ARRAYS.items()}, f)),
@@ -127,6 +153,8 @@ FORMATS = {
     "log": Format(LOG, "log.csv", finished),
     "result": Format(json.dumps(RESULT).encode(), "result.json", finished),
     "log of an interrupted run": Format(LOG, "log.csv", resumed_log),
+    "MNIST images": Format(idx(DIGITS["images-idx3"]), "train-images-idx3-ubyte", mnist),
+    "MNIST labels": Format(idx(DIGITS["labels-idx1"]), "train-labels-idx1-ubyte", mnist),
     "image": Format(saved(lambda f: Image.fromarray(np.arange(192, dtype="uint8").reshape(8, 8, 3)).save(
         f, "png")), "damaged.png", image),
 }
