@@ -5,8 +5,9 @@ setup(
     name="jittor-cnn-zoo",
     version="0.1.0",
     description="The classic CNN zoo in Jittor, with PyTorch as its reference and proof that the two agree",
-    packages=["jt_models", "torch_ref", "parity", "training", "zoo"],
-    package_data={"parity": ["report.html.j2"], "training": ["comparison.html.j2"]},
+    packages=["jt_models", "jt_models.cuda", "torch_ref", "parity", "training", "zoo"],
+    package_data={"jt_models.cuda": ["include/*.h", "include/cub/*.cuh", "cutt/*"],
+                  "parity": ["report.html.j2"], "training": ["comparison.html.j2"]},
     py_modules=["compare", "train_jittor", "train_torch"],
     python_requires=">=3.9,<3.13",
     install_requires=[

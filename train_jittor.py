@@ -160,8 +160,8 @@ def _start(device: str):
     except ImportError as error:
         raise UserError(str(error)) from error
     if device == "cuda" and not jt.has_cuda:
-        raise UserError("--device cuda: Jittor sees no usable NVIDIA GPU and CUDA toolkit; "
-                        "`python -m jt_models.runtime` says why; use cpu or auto")
+        raise UserError(f"--device cuda: Jittor runs on {jt_models.runtime.device}; use cpu or auto "
+                        "(`python -m jt_models.runtime` says more)")
     jt.flags.use_cuda = int(device != "cpu" and jt.has_cuda)
     return jt_models, jt
 

@@ -23,10 +23,14 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from .cuda import overlay
+from .cuda.overlay import Unsuitable
+
 JITTOR = "1.3.11.0"
 ONEDNN_WHEELS = ("onednn-devel-cpu-gomp", "onednn-cpu-gomp")  # headers, library
 # The name is Jittor's own: a folder of this name is what keeps it from downloading.
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
+device = "not chosen: Jittor was imported by somebody else"  # what `start` has chosen and why, in words
 
 
 def compiler() -> str | None:
@@ -130,12 +134,28 @@ def _choose_device() -> str:
     if "nvcc_path" in os.environ:
         path = os.environ["nvcc_path"]
         return f"CUDA by nvcc_path={path}" if path else "CPU (nvcc_path is empty)"
+    try:
+        return _choose_cuda()
+    except (Unsuitable, OSError) as reason:
+        # Else Jittor would take any nvcc, and with a driver but no toolkit download one.
+        os.environ["nvcc_path"] = ""
+        return f"CPU ({reason})"
+
+
+def _choose_cuda() -> str:
     devices = nvidia_devices()
-    if devices and cuda_toolkit():
-        return f"{devices} NVIDIA GPU(s), CUDA as Jittor finds it"
-    os.environ["nvcc_path"] = ""
-    # With a driver and no toolkit Jittor would download one.
-    return "CPU (a GPU, but no CUDA toolkit)" if devices else "CPU (no NVIDIA driver)"
+    if not devices:
+        raise Unsuitable("no NVIDIA driver")
+    nvcc = cuda_toolkit()
+    if nvcc is None:
+        raise Unsuitable("a GPU, but no CUDA toolkit")
+    found = f"{devices} NVIDIA GPU(s), CUDA {'.'.join(map(str, overlay.release(nvcc)))}"
+    if not overlay.needed(nvcc):
+        return f"{found} as Jittor finds it"
+    place = overlay.build(jittor_home() / ".cache" / "jt_models", nvcc)
+    for name, value in overlay.variables(place).items():
+        os.environ.setdefault(name, value)
+    return f"{found} by way of {place}"
 
 
 def _environment() -> str:
@@ -210,6 +230,7 @@ def start() -> None:
     if not python_header().is_file():
         raise ImportError(f"Jittor compiles against Python's headers, and {python_header()} is missing: "
                           "install them (Debian, Ubuntu: apt install python3-dev)")
+    global device
     device = _environment()
     if importlib.util.find_spec("torch") is not None:
         import torch  # noqa: F401  (must come first: two OpenMP runtimes and oneDNNs in a process)
@@ -248,6 +269,18 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _cuda_case(nvcc: str | None) -> tuple[str, str | None]:
+    """(finding, remedy) of the diagnosis, where there is a GPU."""
+    if not nvcc:
+        return "no CUDA toolkit: Jittor runs on the CPU", "install a CUDA toolkit (nvcc)"
+    try:
+        how = "with an overlay of our own" if overlay.needed(nvcc) else "as Jittor finds it"
+        return f"{nvcc}, release {'.'.join(map(str, overlay.release(nvcc)))}, {how}", None
+    except Unsuitable as reason:
+        return (f"{reason}: Jittor runs on the CPU",
+                "install PyTorch with CUDA 13 (pip install torch), or set nvcc_path=")
 
 
 def diagnose() -> list[tuple[str, str, str | None]]:
@@ -295,9 +328,7 @@ def diagnose() -> list[tuple[str, str, str | None]]:
     if not devices and nvcc:
         row("CUDA", f"{nvcc} is ignored: there is no driver")
     elif devices:
-        chosen = os.environ.get("nvcc_path", cuda_toolkit())
-        row("CUDA", f"nvcc: {chosen or 'none'}", None if chosen else
-            "install a CUDA toolkit that Jittor supports, or set nvcc_path= for the CPU")
+        row("CUDA", *_cuda_case(os.environ.get("nvcc_path", cuda_toolkit())))
     cache = home / ".cache" / "jittor"
     nearest = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(nearest).free / 2**30

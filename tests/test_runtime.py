@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jt_models import runtime
+from jt_models.cuda import overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +44,9 @@ def test_without_a_driver_a_stray_nvcc_is_ignored(bare):
 def test_with_a_driver_cuda_is_left_to_jittor(bare):
     bare.setattr(runtime, "nvidia_devices", lambda: 2)
     bare.setattr(runtime, "cuda_toolkit", lambda: "/usr/local/cuda/bin/nvcc")
-    assert runtime._environment().startswith("2 NVIDIA GPU(s)")
+    bare.setattr(overlay, "release", lambda nvcc: (12, 2))
+    bare.setattr(overlay, "needed", lambda nvcc: False)
+    assert runtime._environment() == "2 NVIDIA GPU(s), CUDA 12.2 as Jittor finds it"
     assert "nvcc_path" not in os.environ
 
 

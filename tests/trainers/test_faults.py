@@ -37,8 +37,8 @@ TRAINERS = {
 TOOLS = {
     "parity check --json": [*CHECK, "--json"],
     "parity check --html": [*CHECK, "--html"],
-    "parity inject --json": ["-m", "parity", "inject", "--net", "cnn", "--fault", "batchnorm_eps",
-                             "linear_bias_missing", "--json"],
+    "parity inject --json": ["-m", "parity", "inject", "--net", "cnn", "--fault", "relu_missing",
+                             "bias_missing", "--json"],
     "parity probe --json": ["-m", "parity", "probe", "--ops", "mean", "--json"],
 }
 
