@@ -164,9 +164,11 @@ def fault_matrix() -> str:
         text if len(row["outcomes"]) == 1 else f"{count} x {text}" for text, count in row["outcomes"].items()),
         str(row["times"])] for row in data["rows"]]
     versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
+    ends = list(data["tests"].values())
     return table(["fault", "component", "what became of it", "times"], body) + (
-        f"\n\n`{data['command']}`: {data['tests']} tests, {data['failures'] + data['errors']} failed, "
-        f"{data['skipped']} skipped. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} cores.")
+        f"\n\n`python results/faults.py`: {len(ends)} tests, {ends.count('failed')} failed, "
+        f"{ends.count('skipped')} skipped. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} "
+        "cores.")
 
 
 def scaling_measured() -> str:
