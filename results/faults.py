@@ -1,6 +1,6 @@
 """What breaks, where, and what became of it: the tests' own account of their faults, as one table.
 
-    python results/faults.py [-k EXPRESSION]    rewrites results/faults.json; all of it takes an hour on two cores
+    python results/faults.py [-k EXPRESSION]    rewrites results/faults.json; all takes an hour on two cores
 
 Exit code 1 if a test failed.
 """
@@ -31,8 +31,8 @@ def read(junit: Path) -> tuple[list[dict], dict[str, str]]:
     tests = {}
     for case in xml.etree.ElementTree.parse(junit).iter("testcase"):
         ends = {child.tag for child in case}
-        tests[case.get("name")] = ("failed" if ends & {"failure", "error"} else
-                                   "skipped" if "skipped" in ends else "passed")
+        tests[f"{case.get('classname')}::{case.get('name')}"] = (
+            "failed" if ends & {"failure", "error"} else "skipped" if "skipped" in ends else "passed")
         noted = {p.get("name"): p.get("value") for p in case.iter("property")}
         if "fault" in noted:
             row = found.setdefault((noted["fault"], noted["component"]), {

@@ -160,15 +160,17 @@ def matrix() -> str:
 def fault_matrix() -> str:
     """What the tests noted of each fault and component."""
     data = json.loads((ROOT / "results" / "faults.json").read_text())
-    body = [[row["fault"], f"`{row['component']}`", "; ".join(
-        text if len(row["outcomes"]) == 1 else f"{count} x {text}" for text, count in row["outcomes"].items()),
-        str(row["times"])] for row in data["rows"]]
+    body = []
+    for row in data["rows"]:
+        ends = row["outcomes"]
+        shown = "; ".join(text if len(ends) == 1 else f"{count} x {text}" for text, count in ends.items())
+        body.append([row["fault"], f"`{row['component']}`", shown, str(row["times"])])
     versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     ends = list(data["tests"].values())
     return table(["fault", "component", "what became of it", "times"], body) + (
         f"\n\n`python results/faults.py`: {len(ends)} tests, {ends.count('failed')} failed, "
-        f"{ends.count('skipped')} skipped. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} "
-        "cores.")
+        f"{ends.count('skipped')} skipped. {versions}, Python {data['python']}; {data['cpu']}, "
+        f"{data['cores']} cores.")
 
 
 def scaling_measured() -> str:
@@ -177,7 +179,8 @@ def scaling_measured() -> str:
     versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     return table(*scaling.measured_rows()) + (
         f"\n\n`{data['command']}`: median of the epochs after the first and their range. Options: "
-        f"`{' '.join(data['options'])}`. {versions}, Python {data['python']}; {data['cpu']}, {data['cores']} cores.")
+        f"`{' '.join(data['options'])}`. {versions}, Python {data['python']}; {data['cpu']}, "
+        f"{data['cores']} cores.")
 
 
 def scaling_calculated() -> str:

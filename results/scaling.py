@@ -106,8 +106,8 @@ def measured_rows() -> tuple[list[str], list[list[str]]]:
     for row in json.loads(FILE.read_text())["rows"]:
         one, two = (statistics.median(row[ranks]) for ranks in ("1", "2"))
         spread = [f"{row[ranks][0]:.1f} to {row[ranks][-1]:.1f}" for ranks in ("1", "2")]
-        body.append([f"`{row['net']}`", row["framework"], f"{one:.1f} ({spread[0]})", f"{two:.1f} ({spread[1]})",
-                     f"{two / one:.2f}"])
+        body.append([f"`{row['net']}`", row["framework"], f"{one:.1f} ({spread[0]})",
+                     f"{two:.1f} ({spread[1]})", f"{two / one:.2f}"])
     return ["net", "framework", "images/s, 1 rank", "images/s, 2 ranks", "ratio of the medians"], body
 
 
@@ -127,7 +127,8 @@ def calculated_rows() -> tuple[list[str], list[list[str]]]:
             most = hidden_up_to(macs, params, BATCH, machine)
             body.append([f"`{net}`", f"{4 * params / 1e6:.0f} MB", f"{macs / params:.0f}", link, *cells,
                          f"{most} GPUs" if most > 1 else "never"])
-    return ["net", "gradient", "MACs a parameter", "link of a node", *(f"{n} GPU{'s' if n > 1 else ''}" for n in DEVICES), "hidden up to"], body
+    counts = [f"{n} GPU{'s' if n > 1 else ''}" for n in DEVICES]
+    return ["net", "gradient", "MACs a parameter", "link of a node", *counts, "hidden up to"], body
 
 
 def main() -> int:
