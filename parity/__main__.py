@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="length of the training run in float64 (default: 20)")
     check.add_argument("--seed", type=int, default=0, metavar="N",
                        help="of inputs, random weights and labels (default: 0)")
+    check.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where float32 runs; "
+                       "float64 and the truth are the CPU's (default: cpu)")
     check.add_argument("--optim", default="jt_models.optim", metavar="MODULE", help="Jittor update rules "
                        "that the level optimizer judges (default: jt_models.optim)")
     check.add_argument("--repro", type=Path, metavar="DIR", help="write a script and the arrays that "
@@ -109,6 +112,8 @@ def _outputs(parser) -> None:
 def _check(options) -> int:
     if bool(options.net) == bool(options.models):
         raise UserError("give two models (Jittor first), or --net")
+    if options.device == "cuda":  # read by CUDA's libraries as they start
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     if options.steps < 0 or options.seed < 0:
         raise UserError(f"--steps and --seed must not be negative: {options.steps}, {options.seed}")
     if options.net and len(names := models.nets(options.net)) > 1:
@@ -144,7 +149,7 @@ def _single(options) -> Report:
     return check(jittor_model, torch_model, inputs, key_map=key_map,
                  levels=options.level or MODEL_LEVELS, verdicts=options.verdict, steps=options.steps,
                  seed=options.seed, title=title, optim=options.optim, source=source,
-                 reproduction=options.repro)
+                 reproduction=options.repro, device=options.device)
 
 
 def _one_by_one(names: list[str], options) -> list[Report]:
@@ -155,7 +160,7 @@ def _one_by_one(names: list[str], options) -> list[Report]:
             path = Path(folder) / f"{name}.json"
             command = [sys.executable, "-m", "parity", "check", "--net", name, "--json", str(path),
                        "--steps", str(options.steps), "--seed", str(options.seed), "--optim",
-                       options.optim, "--verdict", *options.verdict]
+                       options.optim, "--device", options.device, "--verdict", *options.verdict]
             command += ["--level", *options.level] if options.level else []
             command += ["--repro", str(options.repro)] if options.repro else []
             done = subprocess.run(command, stdout=subprocess.DEVNULL)

@@ -4,11 +4,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import jt_models  # noqa: F401  (imports PyTorch and Jittor in the one order in which both work)
+import jt_models  # (imports PyTorch and Jittor in the one order in which both work)
 import jittor as jt
 import numpy as np
 import torch
@@ -46,12 +47,12 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
           levels: Iterable[str] = MODEL_LEVELS, verdicts: Iterable[str] = tuple(VERDICTS),
           steps: int = 20, seed: int = 0, title: str | None = None,
           optim: str = "jt_models.optim", locate: bool = True, source: Source | None = None,
-          reproduction: Path | None = None) -> Report:
+          reproduction: Path | None = None, device: str = "cpu") -> Report:
     """Does `jittor_model` compute what `torch_model` computes?
 
     Both get the torch model's weights, of which those that are constant (a fresh BatchNorm, zero
-    biases) are replaced by random ones, and run on the CPU. Dropout takes the same random numbers in
-    both. The Jittor model ends with these weights; the torch model is not touched.
+    biases) are replaced by random ones, and run on the CPU or, in float32, on a GPU. Dropout takes the
+    same random numbers in both. The Jittor model ends with these weights; the torch model is not touched.
 
     Args:
         jittor_model, torch_model: modules; their modules and tensors may have other names.
@@ -72,6 +73,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
         locate: find the first diverging module of a failing level.
         source, reproduction: how to build both models again, and a folder; what reproduces each first
             divergence is written there.
+        device: "cpu", or "cuda": where both run in float32 (the verdict numerics). The truth is computed on
+            the CPU, and PyTorch's own errors are measured on the device. TF32 is off.
 
     Returns:
         A report with errors, floors, budgets and verdicts; `report.passed`. An exception in the
@@ -87,14 +90,15 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
             raise TypeError(f"a {framework} model is expected, not one of {weights.framework(model)}: "
                             "the Jittor model comes first")
     wanted, verdicts = _levels(levels), _verdicts(verdicts)
+    _check_device(device)
     task = _task(inputs, labels, loss, seed)
     report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
-    report.environment = _environment(task, seed, verdicts)
+    report.environment = _environment(task, seed, verdicts, device)
     # Nothing here may move the user's own random numbers.
-    with _mode_kept(jittor_model), jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]):
+    with _mode_kept(jittor_model), jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]), _no_tf32():
         _try_reference(torch_model, task, wanted)
         try:
-            pair = make_pair(jittor_model, torch_model, task, key_map)
+            pair = make_pair(jittor_model, torch_model, task, key_map, device)
         except keymap.Mismatch as error:
             report.checks.append(Check("structure", "weights", "all", np.inf, np.inf, 0.0, 0.0,
                                        note=str(error)))
@@ -197,9 +201,38 @@ def _task(inputs, labels, loss, seed) -> Task:
     return Task(tuple(arrays), labels, loss, seed)
 
 
-def _environment(task: Task, seed: int, verdicts: list[str]) -> dict:
-    return {**environment(("jittor", "torch", "numpy")), "command": command(),
-            "seed": seed, "device": "cpu", "threads": torch.get_num_threads(),
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"unknown device {device!r}: use cpu or cuda")
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise UserError("device cuda: this PyTorch sees no usable NVIDIA GPU")
+    if not jt.has_cuda:
+        raise UserError(f"device cuda: Jittor runs on {jt_models.runtime.device}")
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+        raise UserError("device cuda: set NVIDIA_TF32_OVERRIDE=0 before Python starts; else Jittor's float32 "
+                        "convolutions may round to ten bits")
+
+
+@contextlib.contextmanager
+def _no_tf32():
+    """Context in which PyTorch multiplies float32 as float32 on a GPU."""
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for place, allowed in zip(places, before):
+            place.allow_tf32 = allowed
+
+
+def _environment(task: Task, seed: int, verdicts: list[str], device: str) -> dict:
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return {**environment(("jittor", "torch", "numpy")), "command": command(), **gpu,
+            "seed": seed, "device": device, "threads": torch.get_num_threads(),
             "precision": ", ".join(VERDICTS[v] for v in verdicts),
             "inputs": ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in task.inputs)}
 
@@ -281,7 +314,7 @@ def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
                      None)
         if level is None or "raises" in failing[level].note:
             continue
-        seen = Pair(pair.jittor, pair.reference, copy.copy(pair.task), pair.names)
+        seen = dataclasses.replace(pair, task=copy.copy(pair.task))
         for factor, shift, suffix in checks.KINDS:
             if suffix and failing[level].tensor.endswith(suffix):
                 seen.task.inputs = checks.changed(pair.task.inputs, factor, shift)

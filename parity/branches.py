@@ -96,10 +96,10 @@ class RecordTorch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.max_pool2d:
             pool = _pool_arguments(args, kwargs)
-            self.branches.taken.append(pool_choice(_input(args, kwargs).detach(), pool).numpy())
+            self.branches.taken.append(pool_choice(_input(args, kwargs).detach(), pool).cpu().numpy())
         kinks = _pieces_of(func, args, kwargs)
         if kinks:
-            self.branches.taken.append(pieces(_input(args, kwargs).detach().numpy(), *kinks[:2]))
+            self.branches.taken.append(pieces(_input(args, kwargs).detach().cpu().numpy(), *kinks[:2]))
         return func(*args, **kwargs)
 
 

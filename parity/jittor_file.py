@@ -1,7 +1,7 @@
 """Files of `jt.save` and Jittor's `Module.save` (`.pkl`), read without running what is in them.
 
-Such a file is a pickle, its SHA-1 and a mark (`jittor/__init__.py`, safepickle). A pickle is a program that may
-call anything that Python can import; here it finds stand-ins for arrays and nothing else.
+Such a file is a pickle, its SHA-1 and a mark (`jittor/__init__.py`, safepickle). A pickle is a program that
+may call anything that Python can import; here it finds stand-ins for arrays and nothing else.
 """
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _array(*_) -> _Array:
 
 
 _KNOWN = {("numpy", "dtype"): _Dtype, ("numpy", "ndarray"): _Array,
-          ("numpy.core.multiarray", "_reconstruct"): _array, ("numpy._core.multiarray", "_reconstruct"): _array,
+          ("numpy.core.multiarray", "_reconstruct"): _array,
+          ("numpy._core.multiarray", "_reconstruct"): _array,
           ("jittor", "jittor_core.Var"): lambda array: array}
 
 
@@ -58,8 +59,8 @@ def read(content: bytes):
         content: of the file, which ends in MARK.
 
     Raises:
-        pickle.UnpicklingError: it is damaged, or holds more than arrays, dictionaries, lists, numbers and texts;
-            other exceptions are possible where the pickle is not one that Jittor writes.
+        pickle.UnpicklingError: it is damaged, or holds more than arrays, dictionaries, lists, numbers and
+            texts; other exceptions are possible where the pickle is not one that Jittor writes.
     """
     saved, found = content[:-_SHA1 - len(MARK)], content[-_SHA1 - len(MARK):-len(MARK)]
     if hashlib.sha1(saved).digest() != found:

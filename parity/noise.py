@@ -47,7 +47,7 @@ class TorchDropout(TorchFunctionMode):
             axes = PLANES.get(func, 0)
             shape = x.shape[:-axes] if axes else x.shape
             mask = torch.from_numpy(self.noise.next(shape) >= p).reshape(*shape, *[1] * axes)
-            return x * mask.to(x.dtype) / (1 - p)
+            return x * mask.to(x) / (1 - p)
         return func(*args, **kwargs)
 
 

@@ -74,12 +74,14 @@ class Pair:
         task: inputs and loss.
         names: name in the Jittor model -> name in the PyTorch model.
         random: whether the reference is random in training mode in another way than dropout.
+        device: on which both run in float32; the truth, and all of float64, is the CPU's.
     """
     jittor: object
     reference: torch.nn.Module
     task: Task
     names: dict[str, str]
     random: bool = False
+    device: str = "cpu"
 
     @property
     def trained(self) -> set[str]:
@@ -92,10 +94,14 @@ class Pair:
         return State(weights.tensors(self.reference))
 
     def truth(self, dtype: str = "float64") -> TorchSide:
-        return TorchSide(self.reference, dtype, self.task)
+        return TorchSide(self.reference, dtype, self.task, device=self._device(dtype))
 
     def port(self, dtype: str) -> JittorSide:
-        return JittorSide(self.jittor, dtype, self.task, self.names, self.trained)
+        return JittorSide(self.jittor, dtype, self.task, self.names, self.trained,
+                          device=self._device(dtype))
+
+    def _device(self, dtype: str) -> str:
+        return self.device if dtype == "float32" else "cpu"
 
     def buffers(self, arrays: dict) -> dict:
         """Those of `arrays` that are buffers of both models. (Jittor's own BatchNorm does not count
@@ -152,11 +158,11 @@ class Pair:
         names = {key[len(ours):]: target[len(theirs):] for key, target in self.names.items()
                  if target.startswith(theirs)}
         return Pair(self._jittor_modules[mine], self.reference.get_submodule(path),
-                    Task(inputs, seed=self.task.seed), names)
+                    Task(inputs, seed=self.task.seed), names, device=self.device)
 
 
 def make_pair(jittor_model, torch_model: torch.nn.Module, task: Task,
-              key_map: dict[str, str] | None = None) -> Pair:
+              key_map: dict[str, str] | None = None, device: str = "cpu") -> Pair:
     """A pair of whole models; the reference is a copy of `torch_model`, in float32 on the CPU.
 
     Args:
@@ -167,7 +173,7 @@ def make_pair(jittor_model, torch_model: torch.nn.Module, task: Task,
         KeyMapError: the tensors cannot be mapped, or in more than one way.
     """
     jittor_model.train()  # undoes the freeze of an earlier eval()
-    pair = Pair(jittor_model, copy.deepcopy(torch_model).cpu().float(), task, {})
+    pair = Pair(jittor_model, copy.deepcopy(torch_model).cpu().float(), task, {}, device=device)
     if key_map is not None:
         pair.names = keymap.check(jittor_model, pair.reference, key_map)
     else:

@@ -41,7 +41,7 @@ def write(folder: Path, pair: Pair, divergence: Divergence, dtype: str, level: s
     arrays = {f"weights.{name}": a for name, a in pair.start.arrays.items()}
     arrays.update((f"input.{i}", a) for i, a in enumerate(call.inputs))
     weights.save(folder / "arrays.safetensors", arrays,
-                 {"names": json.dumps(pair.names), "seed": str(pair.task.seed)})
+                 {"names": json.dumps(pair.names), "seed": str(pair.task.seed), "device": pair.device})
     script = SCRIPT.format(title=title, where=call.name, level=level, dtype=dtype, module=call.path,
                            jittor=source.jittor, torch=source.torch, arguments=source.arguments,
                            name="reproduce.py")
@@ -66,7 +66,7 @@ def judge(folder: Path, source: Source, module: str, dtype: str,
                                if name.startswith("weights.")})
     inputs = tuple(arrays[f"input.{i}"] for i in range(sum(n.startswith("input.") for n in arrays)))
     pair = Pair(jittor_model, torch_model, Task(inputs, seed=int(notes["seed"])),
-                json.loads(notes["names"]))
+                json.loads(notes["names"]), device=notes["device"])
     errors, floors = local(pair.part(module, inputs), dtype, level)
     return {name: (e.worst / U, floors.get(name, 0.0), BUDGETS[dtype](floors.get(name, 0.0)))
             for name, e in errors.items()}

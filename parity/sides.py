@@ -53,11 +53,13 @@ def default_dtype(dtype: str):
 
 
 class TorchSide:
-    """A torch model, run on a copy, in `dtype` ("float32" or "float64")."""
+    """A torch model, run on a copy, in `dtype` ("float32" or "float64") on `device` ("cpu" or "cuda")."""
 
-    def __init__(self, model: torch.nn.Module, dtype: str, task: Task, rate: float = RATE):
-        self.model = copy.deepcopy(model).to(getattr(torch, dtype))
+    def __init__(self, model: torch.nn.Module, dtype: str, task: Task, rate: float = RATE,
+                 device: str = "cpu"):
+        self.model = copy.deepcopy(model).to(device, getattr(torch, dtype))
         self.dtype = dtype
+        self.device = device
         self.task = task
         self.rate = rate
         self.layout = torch.contiguous_format
@@ -70,7 +72,7 @@ class TorchSide:
         with default_dtype(self.dtype), torch.no_grad(), TorchDropout(Noise(self.task.seed)):
             # A copy: a net may begin with an in-place ReLU.
             found = leaves(self.model.train(training)(*(self._tensor(a).clone() for a in inputs)))
-        return {name: t.numpy().copy() for name, t in found.items()}
+        return {name: t.cpu().numpy().copy() for name, t in found.items()}
 
     def gradients(self, inputs, branches: Branches | None = None, replay: bool = False):
         """Gradients of the task's loss by parameter name; those of the inputs are "input". The branches
@@ -91,15 +93,16 @@ class TorchSide:
         with torch.enable_grad():
             self.loss(output).backward()
         found = {**dict(self.model.named_parameters()), **inner}
-        return {name: t.grad.numpy() for name, t in found.items() if t.grad is not None}
+        return {name: t.grad.cpu().numpy() for name, t in found.items() if t.grad is not None}
 
     def loss(self, output):
         """The task's loss as a scalar tensor."""
         if self.task.loss:
-            return self.task.loss[1](output, torch.from_numpy(self.task.labels))
+            return self.task.loss[1](output, torch.from_numpy(self.task.labels).to(self.device))
         return self.task.total(
-            output, lambda logits, y: torch.nn.functional.cross_entropy(logits, torch.from_numpy(y)),
-            lambda array, like: torch.from_numpy(array).to(like.dtype), aux_weight(self.model))
+            output, lambda logits, y: torch.nn.functional.cross_entropy(
+                logits, torch.from_numpy(y).to(self.device)),
+            lambda array, like: torch.from_numpy(array).to(like), aux_weight(self.model))
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Parameters and buffers, as the last pass left them."""
@@ -126,22 +129,23 @@ class TorchSide:
         named = dict(self.model.named_parameters())
         optimizer = torch.optim.SGD(named.values(), self.rate, **SGD)
         for name, buffer in momentum.items():
-            optimizer.state[named[name]]["momentum_buffer"] = torch.from_numpy(buffer.astype(self.dtype))
+            value = torch.from_numpy(buffer.astype(self.dtype)).to(self.device)
+            optimizer.state[named[name]]["momentum_buffer"] = value
         return optimizer
 
     def _state(self, optimizer) -> State:
-        momentum = {name: optimizer.state[p]["momentum_buffer"].numpy()
+        momentum = {name: optimizer.state[p]["momentum_buffer"].cpu().numpy()
                     for name, p in self.model.named_parameters() if p.grad is not None}
         self.model.zero_grad()  # as large as the model
         return State(self.tensors(), momentum)
 
     def _tensor(self, array):
-        tensor = torch.from_numpy(array)
+        tensor = torch.from_numpy(array).to(self.device)
         return tensor.to(memory_format=self.layout) if tensor.ndim == 4 else tensor
 
 
 class JittorSide:
-    """A Jittor model, run in place, in `dtype` ("float32" or "float64").
+    """A Jittor model, run in place, in `dtype` ("float32" or "float64") on `device` ("cpu" or "cuda").
 
     Nothing runs in Jittor before it is read, and what is read one by one is computed one by one, in
     part again and again: so each pass runs whole (`sync_all`) before its results are read.
@@ -157,9 +161,10 @@ class JittorSide:
     """
 
     def __init__(self, model, dtype: str, task: Task, names: dict[str, str], trained: set[str],
-                 rate: float = RATE):
+                 rate: float = RATE, device: str = "cpu"):
         self.model = model
         self.dtype = dtype
+        self.device = device
         self.task = task
         self.names = names
         self.trained = trained
@@ -172,6 +177,8 @@ class JittorSide:
         """Context that gives jittor, with the flags that the dtype needs."""
         import jittor as jt
         with contextlib.ExitStack() as stack:
+            if self.device == "cuda":
+                stack.enter_context(jt.flag_scope(use_cuda=1))
             if self.dtype == "float64":
                 stack.enter_context(float64())
             if self.blas:

@@ -207,7 +207,8 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, st
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file, a PyTorch checkpoint (`.pth`, `.pt`) or a file of `jt.save` (`.pkl`).
+    """All tensors of a safetensors file, a PyTorch checkpoint (`.pth`, `.pt`) or a file of `jt.save`
+    (`.pkl`).
 
     Of the last two only tensors are unpickled, so no code in them runs; they may be a state dict or
     hold one under "state_dict" or "model". Checksums are compared where a file has them.

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from parity import __main__, report as reports, weights
+from jittor import nn as jt_nn
+from parity import __main__, api, report as reports, weights
 from parity.report import Check, Report
+from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIR = [str(ROOT / "examples/my_jittor.py") + ":Net", str(ROOT / "examples/my_torch.py") + ":Net"]
@@ -122,3 +124,19 @@ def test_the_plugin_gives_the_pair_and_shows_the_report(pytester, monkeypatch):
     found = pytester.runpytest_subprocess("-p", "parity.pytest_plugin")
     found.assert_outcomes(passed=1, failed=1)
     found.stdout.fnmatch_lines(["*parity report*", "*blocks.0.bn1*"])
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = torch.nn.ReLU()
+    with pytest.raises(UserError, match="device cuda: this PyTorch sees no usable NVIDIA GPU"):
+        api.check(jt_nn.ReLU(), model, np.ones((1, 2), "float32"), device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match="device cuda: Jittor runs on CPU"):
+        api.check(jt_nn.ReLU(), model, np.ones((1, 2), "float32"), device="cuda")
+    monkeypatch.setattr(api.jt, "has_cuda", 1)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    with pytest.raises(UserError, match="set NVIDIA_TF32_OVERRIDE=0"):
+        api.check(jt_nn.ReLU(), model, np.ones((1, 2), "float32"), device="cuda")
+    with pytest.raises(UserError, match="unknown device 'tpu': use cpu or cuda"):
+        api.check(jt_nn.ReLU(), model, np.ones((1, 2), "float32"), device="tpu")
