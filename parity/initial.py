@@ -17,8 +17,7 @@ def initial(jittor_model, torch_model, names: dict[str, str], report: Report) ->
     """Compare the weights that two fresh models have.
 
     Each tensor that PyTorch leaves constant must be equal; of each other one with 50 values or more,
-    and of all tensors of one kind and type of layer together (each divided by PyTorch's standard
-    deviation), the largest distance of the two empirical distributions (Kolmogorov-Smirnov) must be
+    and of all tensors of one kind and type of layer together (see `pooled`), the largest distance of the two empirical distributions (Kolmogorov-Smirnov) must be
     one that equal distributions reach with a probability above 1e-9, and so must the ratio of the
     standard deviations.
 
@@ -42,10 +41,16 @@ def initial(jittor_model, torch_model, names: dict[str, str], report: Report) ->
         if b.size >= 50:
             _compare(name, a, b, report)
     for kind, found in kinds.items():
-        scale = [max(float(b.std()), 1e-30) for _, b in found]
-        pooled = [np.concatenate([pair[side] / s for pair, s in zip(found, scale)]) for side in (0, 1)]
-        if pooled[0].size >= 50:
-            _compare(kind, *pooled, report)
+        if sum(b.size for _, b in found) >= 50:
+            _compare(kind, *pooled(found), report)
+
+
+def pooled(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """All values of both sides, each tensor divided by the standard deviation of its values on both sides
+    together. (By PyTorch's alone, a tensor of four values that happen to lie close together would outweigh
+    all others: 18 standard errors between equal distributions.)"""
+    scale = [max(float(np.concatenate(pair).std()), 1e-30) for pair in found]
+    return tuple(np.concatenate([pair[side] / s for pair, s in zip(found, scale)]) for side in (0, 1))
 
 
 def _compare(name: str, a: np.ndarray, b: np.ndarray, report: Report) -> None:

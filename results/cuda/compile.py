@@ -36,6 +36,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import train_jittor
+import jt_models
 import jittor as jt
 from training import datasets, loop, options
 from training.data import BatchPlan
