@@ -308,8 +308,8 @@ def open_files(pid):
 @pytest.mark.parametrize("framework", ["jittor", "torch"])
 def test_ten_thousand_steps(framework, tmp_path, noted):
     """Memory and open files stay flat, and the logs can be read at any instant."""
-    command = [f"train_{framework}.py", "--net", "lenet_bn", "--dataset", "digits", "-b", 64, "--epochs", 400,
-               "--limit-batches", 25, "--output-dir", tmp_path / "r"]
+    command = [f"train_{framework}.py", "--net", "lenet_bn", "--dataset", "digits", "-b", 64, "--epochs", 500,
+               "--limit-batches", 20, "--output-dir", tmp_path / "r"]
     process = start(command)
     begun(tmp_path / "r", process)
     seen = []  # (epochs, resident pages, open files)
@@ -322,7 +322,7 @@ def test_ten_thousand_steps(framework, tmp_path, noted):
         time.sleep(0.5)
     assert end(process)[0] == 0
     assert len((tmp_path / "r" / "steps.csv").read_text().splitlines()) == 10_001
-    steady = [row for row in seen if 20 <= row[0] < 400]
+    steady = [row for row in seen if 20 <= row[0] < 500]
     assert len(steady) > 20
     assert max(pages for _, pages, _ in steady) < 1.02 * steady[0][1]
     assert max(files for *_, files in steady) <= steady[0][2] + 2  # a checkpoint is being written
