@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import jt_models  # (imports PyTorch and Jittor in the one order in which both work)
+import jt_models  # first: it imports PyTorch and Jittor in the one order in which both work
 import jittor as jt
 import numpy as np
 import torch

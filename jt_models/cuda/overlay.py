@@ -125,7 +125,8 @@ def build(cache: Path, nvcc: str | Path) -> Path:
     own = sorted(path for path in HERE.rglob("*") if path.suffix in (".h", ".cu", ".cuh", ".py"))
     libraries = [str(path.resolve()) for root in (*roots, home) for path in _libraries(root)]
     key = repr((release(nvcc), str(home), libraries, _python(), [path.read_bytes() for path in own]))
-    target = cache / f"cuda-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    # No hyphen: where "-dc" is anywhere in a command, Jittor links device code.
+    target = cache / f"cuda_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if target.is_dir():
         return target
     cache.mkdir(parents=True, exist_ok=True)

@@ -129,7 +129,7 @@ def prepare(cache: Path) -> dict[str, str]:
     from jt_models.cuda import overlay
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     whole = overlay.build(cache / "overlay", nvcc)
-    copy = cache / "stand-ins" / whole.name
+    copy = cache / "stand_ins" / whole.name
     if not copy.is_dir():
         shutil.copytree(whole, copy.with_name("new"), symlinks=True)
         stand_ins(copy.with_name("new"))
