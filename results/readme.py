@@ -178,7 +178,7 @@ def scaling_measured() -> str:
     data = json.loads(scaling.FILE.read_text())
     versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     return table(*scaling.measured_rows()) + (
-        f"\n\n`{data['command']}`: median of the epochs after the first and their range. Options: "
+        "\n\n`python results/scaling.py`: median of the epochs after the first and their range. Options: "
         f"`{' '.join(data['options'])}`. {versions}, Python {data['python']}; {data['cpu']}, "
         f"{data['cores']} cores.")
 

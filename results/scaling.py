@@ -1,6 +1,6 @@
 """Training on several devices: measured with processes on this machine, calculated for more.
 
-    python results/scaling.py            rewrites results/scaling.json; ten minutes on two cores
+    python results/scaling.py            rewrites results/scaling.json; some minutes
 """
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from training.files import write_json  # noqa: E402
 from training.run import command, environment  # noqa: E402
 
 FILE = ROOT / "results" / "scaling.json"
-NETS = ("resnet18", "vgg16_bn", "densenet121", "mobilenet")
+MEASURED = ("lenet_bn", "mobilenet_slim")
+CALCULATED = ("resnet18", "vgg16_bn", "densenet121", "mobilenet")
 OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "4", "--limit-batches", "5"]
 LAUNCHERS = {"torch": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"],
              "jittor": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"]}
@@ -30,7 +31,7 @@ LAUNCHERS = {"torch": [sys.executable, "-m", "torch.distributed.run", "--standal
 def measure() -> list[dict]:
     """Images per second of the epochs after the first, on one and on two ranks of one thread each."""
     rows = []
-    for net in NETS:
+    for net in MEASURED:
         for framework in LAUNCHERS:
             row = {"net": net, "framework": framework}
             for ranks in (1, 2):
@@ -116,7 +117,7 @@ def calculated_rows() -> tuple[list[str], list[list[str]]]:
     from train_torch import trace
     from zoo.summary import totals
     body = []
-    for net in NETS:
+    for net in CALCULATED:
         params, macs = totals(trace(net))
         for link, bandwidth in LINKS.items():
             machine = Machine(FLOPS, NVLINK, bandwidth, LATENCY)
