@@ -3,8 +3,8 @@
     python results/cuda/compile.py [NET ...] [--cache DIR]    rewrites these rows of results/cuda/compile.json
 
 It needs nvcc 12 or 13 and the nvidia wheels of PyTorch. A copy of the overlay (jt_models/cuda) gets stand-ins
-for the libraries of CUDA, with which Jittor imports, takes a training step and evaluates. Exit code 1 if a net
-does not.
+for the libraries of CUDA, with which Jittor imports, takes a training step and evaluates. Exit code 1 if a
+net does not.
 """
 from __future__ import annotations
 
@@ -120,8 +120,9 @@ def main() -> int:
             rows[name] = compiled(name, where, cache)
             print(rows[name], flush=True)
             made = " ".join(n for n in NETS if n in rows)
-            write_json(args.json, {"command": f"python results/cuda/compile.py {made}", **environment(("jittor", "torch", "numpy")),
-                              "rows": [rows[n] for n in NETS if n in rows]})
+            write_json(args.json, {"command": f"python results/cuda/compile.py {made}",
+                                   **environment(("jittor", "torch", "numpy")),
+                                   "rows": [rows[n] for n in NETS if n in rows]})
     return int(not all(rows[name]["passed"] for name in args.nets or NETS))
 
 
