@@ -155,9 +155,10 @@ class Engine:
 
 
 def _device(torch, choice: str, ranks):
-    if choice == "cuda" and not torch.cuda.is_available():
+    there = choice != "cpu" and torch.cuda.is_available()
+    if choice == "cuda" and not there:
         raise UserError("--device cuda: this PyTorch sees no usable NVIDIA GPU; use cpu or auto")
-    if choice == "cpu" or not torch.cuda.is_available():
+    if not there:
         return torch.device("cpu")
     if ranks.local >= torch.cuda.device_count():
         raise UserError(f"{ranks.local + 1} ranks on this machine, but PyTorch sees "

@@ -20,16 +20,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
+from . import onednn
 from .cuda import overlay
 from .cuda.overlay import Unsuitable
 
 JITTOR = "1.3.11.0"
-ONEDNN_WHEELS = ("onednn-devel-cpu-gomp", "onednn-cpu-gomp")  # headers, library
-# The name is Jittor's own: a folder of this name is what keeps it from downloading.
-ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
 device = "not chosen: Jittor was imported by somebody else"  # what `start` has chosen and why, in words
 
 
@@ -69,65 +66,6 @@ def cuda_toolkit() -> str | None:
     own = jittor_home().glob(".cache/jittor/jtcuda/*/bin/nvcc")
     places = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc"]
     return next((str(p) for p in (*places, *own) if p and Path(p).is_file()), None)
-
-
-def onednn_wheel() -> tuple[Path, Path] | None:
-    """The installed oneDNN wheels' (include folder, libdnnl.so.2), or None if they are not there."""
-    found = []
-    for wheel, tail in zip(ONEDNN_WHEELS, ("include/dnnl.h", "lib/libdnnl.so.2")):
-        try:
-            files = importlib.metadata.files(wheel) or []
-        except importlib.metadata.PackageNotFoundError:
-            return None
-        paths = [Path(f.locate()).resolve() for f in files]
-        found += [path for path in paths if path.as_posix().endswith("/" + tail)][:1]
-    if len(found) != 2 or not all(path.is_file() for path in found):
-        return None
-    header, library = found
-    return header.parent, library
-
-
-def install_onednn(target: Path) -> bool:
-    """Lay the wheels' oneDNN out as Jittor expects it in `target`, atomically.
-
-    Copies rather than links: Jittor's cache is shared by environments that come and go.
-    Returns False when the wheels are not installed.
-    """
-    wheel = onednn_wheel()
-    if wheel is None:
-        return False
-    include, library = wheel
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Jittor takes the first folder whose name begins with "dnnl", so the name must not.
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
-        (staging / "include").mkdir()
-        for header in [*include.glob("dnnl*"), *include.glob("mkldnn*")]:
-            shutil.copy2(header, staging / "include")
-        shutil.copytree(include / "oneapi", staging / "include" / "oneapi")
-        (staging / "lib").mkdir()
-        shutil.copy2(library, staging / "lib" / "libdnnl.so.2")
-        for name in ("libmkldnn.so", "libdnnl.so"):
-            (staging / "lib" / name).symlink_to("libdnnl.so.2")
-        staging.chmod(0o755)
-        if target.is_dir() and not (target / "lib" / "libmkldnn.so").is_file():
-            shutil.rmtree(target)  # half-made by an interrupted download
-        with contextlib.suppress(OSError):  # another process was faster: its copy is the same
-            staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return True
-
-
-def _choose_onednn(home: Path) -> str:
-    if os.environ.get("use_mkl") == "0":
-        return "oneDNN off (use_mkl=0)"
-    target = home / ".cache" / "jittor" / "mkl" / ONEDNN_FOLDER
-    if (target / "lib" / "libmkldnn.so").is_file():
-        return "oneDNN"
-    if platform.system() == "Linux" and platform.machine() == "x86_64" and install_onednn(target):
-        return "oneDNN from the wheel"
-    return "oneDNN that Jittor downloads"
 
 
 def _choose_device() -> str:
@@ -237,13 +175,13 @@ def start() -> None:
         from training.torchvision_ops import declare_missing_ops
         declare_missing_ops()
     try:
-        onednn = _choose_onednn(jittor_home())
+        which = onednn.choose(jittor_home())
         import jittor_utils
     except OSError as error:
         raise ImportError(f"Jittor cannot make its cache folder ({error}): set JITTOR_HOME to a "
                           "folder that can be written to") from error
     cache = Path(jittor_utils.cache_path)
-    print(f"jt_models: Jittor on {device}, {onednn}, cache {cache}", file=sys.stderr)
+    print(f"jt_models: Jittor on {device}, {which}, cache {cache}", file=sys.stderr)
     if not any(cache.glob("jittor_core*.so")):
         print("jt_models: first import on this machine: compiling Jittor's core, "
               "about two minutes on two cores", file=sys.stderr, flush=True)
@@ -312,16 +250,16 @@ def diagnose() -> list[tuple[str, str, str | None]]:
         None if header.is_file() else "install the headers (Debian, Ubuntu: apt install "
         f"python{sys.version_info[0]}.{sys.version_info[1]}-dev)")
     home = jittor_home()
-    laid_out = home / ".cache" / "jittor" / "mkl" / ONEDNN_FOLDER
+    laid_out = onednn.place(home)
     if os.environ.get("use_mkl") == "0":
         row("oneDNN", "off by use_mkl=0: convolutions are many times slower", "unset use_mkl")
-    elif (laid_out / "lib" / "libmkldnn.so").is_file():
+    elif onednn.is_complete(laid_out):
         row("oneDNN", str(laid_out))
-    elif onednn_wheel():
-        row("oneDNN", f"wheel {ONEDNN_WHEELS[1]}, laid out at the first import")
+    elif onednn.wheel():
+        row("oneDNN", f"wheel {onednn.WHEELS[1]}, laid out at the first import")
     else:
         row("oneDNN", "not here; Jittor will download it at its first import",
-            f"without a network: pip install {'==2021.2.0 '.join(ONEDNN_WHEELS)}==2021.2.0 "
+            f"without a network: pip install {'==2021.2.0 '.join(onednn.WHEELS)}==2021.2.0 "
             "(Linux x86-64), or set use_mkl=0")
     devices, nvcc = nvidia_devices(), shutil.which("nvcc")
     row("NVIDIA driver", f"{devices} GPU(s)" if devices else "none: Jittor runs on the CPU")

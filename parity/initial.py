@@ -17,9 +17,9 @@ def initial(jittor_model, torch_model, names: dict[str, str], report: Report) ->
     """Compare the weights that two fresh models have.
 
     Each tensor that PyTorch leaves constant must be equal; of each other one with 50 values or more,
-    and of all tensors of one kind and type of layer together (see `pooled`), the largest distance of the two empirical distributions (Kolmogorov-Smirnov) must be
-    one that equal distributions reach with a probability above 1e-9, and so must the ratio of the
-    standard deviations.
+    and of all tensors of one kind and type of layer together (see `pooled`), the largest distance of the
+    two empirical distributions (Kolmogorov-Smirnov) must be one that equal distributions reach with a
+    probability above 1e-9, and so must the ratio of the standard deviations.
 
     Args:
         names: name in the Jittor model -> name in the PyTorch model.

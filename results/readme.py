@@ -165,22 +165,18 @@ def fault_matrix() -> str:
         ends = row["outcomes"]
         shown = "; ".join(text if len(ends) == 1 else f"{count} x {text}" for text, count in ends.items())
         body.append([row["fault"], f"`{row['component']}`", shown, str(row["times"])])
-    versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     ends = list(data["tests"].values())
     return table(["fault", "component", "what became of it", "times"], body) + (
         f"\n\n`python results/faults.py`: {len(ends)} tests, {ends.count('failed')} failed, "
-        f"{ends.count('skipped')} skipped. {versions}, Python {data['python']}; {data['cpu']}, "
-        f"{data['cores']} cores.")
+        f"{ends.count('skipped')} skipped. {_machine(data)}.")
 
 
 def scaling_measured() -> str:
     import scaling
     data = json.loads(scaling.FILE.read_text())
-    versions = ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     return table(*scaling.measured_rows()) + (
         "\n\n`python results/scaling.py`: median of the epochs after the first and their range. Options: "
-        f"`{' '.join(data['options'])}`. {versions}, Python {data['python']}; {data['cpu']}, "
-        f"{data['cores']} cores.")
+        f"`{' '.join(data['options'])}`. {_machine(data)}.")
 
 
 def scaling_calculated() -> str:
@@ -188,10 +184,13 @@ def scaling_calculated() -> str:
     return table(*scaling.calculated_rows())
 
 
-def _where(environment: dict) -> str:
+def _machine(environment: dict) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
-    return (f"{versions}, Python {environment['python']}; {environment['cpu']}, "
-            f"{environment['cores']} cores; seed {environment['seed']}.")
+    return f"{versions}, Python {environment['python']}; {environment['cpu']}, {environment['cores']} cores"
+
+
+def _where(environment: dict) -> str:
+    return f"{_machine(environment)}; seed {environment['seed']}."
 
 
 # File -> name of a table in it -> what makes it.

@@ -18,29 +18,29 @@ sys.path.insert(0, str(ROOT))
 
 from training.comparison import read  # noqa: E402
 from training.files import write_json  # noqa: E402
-from training.run import command, environment  # noqa: E402
+from training.run import environment  # noqa: E402
 
 FILE = ROOT / "results" / "scaling.json"
 MEASURED = ("lenet_bn", "mobilenet_slim")
 CALCULATED = ("resnet18", "vgg16_bn", "densenet121", "mobilenet")
 OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "4", "--limit-batches", "5"]
-LAUNCHERS = {"torch": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"],
-             "jittor": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"]}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+# Words before and after the number of ranks.
+LAUNCHERS = {"torch": (TORCHRUN, []),
+             "jittor": (["mpirun", "--oversubscribe", "--bind-to", "none", "-np"], [sys.executable])}
 
 
 def measure() -> list[dict]:
     """Images per second of the epochs after the first, on one and on two ranks of one thread each."""
     rows = []
     for net in MEASURED:
-        for framework in LAUNCHERS:
+        for framework, (before, after) in LAUNCHERS.items():
             row = {"net": net, "framework": framework}
             for ranks in (1, 2):
                 with tempfile.TemporaryDirectory() as folder:
-                    launcher = [*LAUNCHERS[framework], str(ranks)]
-                    start = launcher if framework == "torch" else [*launcher, sys.executable]
-                    subprocess.run([*start, str(ROOT / f"train_{framework}.py"), "--net", net, *OPTIONS,
-                                    "--output-dir", f"{folder}/run"], cwd=ROOT, check=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+                    subprocess.run([*before, str(ranks), *after, str(ROOT / f"train_{framework}.py"),
+                                    "--net", net, *OPTIONS, "--output-dir", f"{folder}/run"], cwd=ROOT,
+                                   check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
                     log = read(Path(folder) / "run").log[1:]
                 row[str(ranks)] = sorted(epoch["images_per_second"] for epoch in log)
             rows.append(row)
@@ -134,7 +134,7 @@ def calculated_rows() -> tuple[list[str], list[list[str]]]:
 
 def main() -> int:
     rows = measure()
-    write_json(FILE, {"command": command(), "options": OPTIONS, "rows": rows,
+    write_json(FILE, {"command": "python results/scaling.py", "options": OPTIONS, "rows": rows,
                       **environment(("jittor", "torch", "numpy"))})
     return 0
 

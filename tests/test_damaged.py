@@ -129,7 +129,8 @@ def mnist(path):
         patch.setattr(downloads, "_download", offline)
         found = datasets.load("mnist", path.parent, 0, 0)
     for split in (found.train, found.test):
-        assert len(split.images) == len(split.labels) > 0 and split.labels.min() >= 0 <= split.labels.max() < 10
+        assert len(split.images) == len(split.labels) > 0
+        assert 0 <= split.labels.min() <= split.labels.max() < 10
 
 
 def offline(*_):

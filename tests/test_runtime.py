@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jt_models import runtime
+from jt_models import onednn, runtime
 from jt_models.cuda import overlay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +58,7 @@ def test_what_the_user_set_stays(bare):
     assert runtime._environment() == "CUDA by nvcc_path=/opt/cuda/bin/nvcc"
     assert {name: os.environ[name] for name in wanted} == wanted
     bare.setenv("use_mkl", "0")
-    assert runtime._choose_onednn(Path("/nonexistent")) == "oneDNN off (use_mkl=0)"
+    assert onednn.choose(Path("/nonexistent")) == "oneDNN off (use_mkl=0)"
 
 
 def test_the_interpreters_own_config_is_used(bare, tmp_path):
@@ -88,29 +88,29 @@ def test_under_mpirun_mpi_is_left_alone(bare):
 
 
 def test_onednn_is_laid_out_once_by_many_at_once(tmp_path):
-    target = tmp_path / "mkl" / runtime.ONEDNN_FOLDER
+    target = tmp_path / "mkl" / onednn.FOLDER
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(lambda _: runtime.install_onednn(target), range(4)))
-    assert [p.name for p in target.parent.iterdir()] == [runtime.ONEDNN_FOLDER]
+        assert all(pool.map(lambda _: onednn.install(target), range(4)))
+    assert [p.name for p in target.parent.iterdir()] == [onednn.FOLDER]
     assert (target / "lib" / "libmkldnn.so").resolve().stat().st_size > 10_000_000
     assert (target / "include" / "mkldnn.hpp").is_file()
 
 
 def test_a_half_made_onednn_is_replaced_and_a_whole_one_kept(tmp_path):
-    target = tmp_path / ".cache" / "jittor" / "mkl" / runtime.ONEDNN_FOLDER
+    target = tmp_path / ".cache" / "jittor" / "mkl" / onednn.FOLDER
     (target / "lib").mkdir(parents=True)
-    assert runtime._choose_onednn(tmp_path) == "oneDNN from the wheel"
+    assert onednn.choose(tmp_path) == "oneDNN from the wheel"
     library = target / "lib" / "libmkldnn.so"
     assert library.is_file()
     library.unlink()
     library.write_text("the user's own")
-    assert runtime._choose_onednn(tmp_path) == "oneDNN"
+    assert onednn.choose(tmp_path) == "oneDNN"
     assert library.read_text() == "the user's own"
 
 
 def test_without_the_wheel_jittor_downloads(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "ONEDNN_WHEELS", ("no-such-wheel", "nor-this"))
-    assert runtime._choose_onednn(tmp_path) == "oneDNN that Jittor downloads"
+    monkeypatch.setattr(onednn, "WHEELS", ("no-such-wheel", "nor-this"))
+    assert onednn.choose(tmp_path) == "oneDNN that Jittor downloads"
 
 
 def test_import_in_one_process_with_torch_and_torchvision():

@@ -20,7 +20,7 @@ def test_a_ring_sends_the_gradient_almost_twice():
 
 def test_a_step_waits_for_what_the_backward_pass_does_not_hide():
     machine = Machine(1e12, 1e9, 1e9, 0.0)
-    # Forward 2 s, backward 4 s; the gradient of a billion bytes travels for nearly 2 s, that of four for 7.9 s.
+    # Forward 2 s, backward 4 s; a gradient of a billion bytes travels for nearly 2 s, one of four for 7.9 s.
     assert step(10**11, 250_000_000, 10, 64, machine) == (6.0, 0.0)
     seconds, waits = step(10**11, 10**9, 10, 64, machine)
     assert waits == pytest.approx(2 * 63 / 64 * 4 - 4) and seconds == pytest.approx(6 + waits)

@@ -74,29 +74,25 @@ def _signals():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
         raise KeyboardInterrupt
 
-    # A signal that is ignored (nohup) stays ignored.
-    before = {number: handler for number in SIGNALS
-              if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)}
-    for number in before:
-        signal.signal(number, stop)
-        _handled.append(number)
+    for number in SIGNALS:
+        if signal.getsignal(number) not in (None, signal.SIG_IGN):  # what is ignored (nohup) stays ignored
+            _replaced[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        _handled.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        while _replaced:
+            signal.signal(*_replaced.popitem())
 
 
 def _default_in_child() -> None:
     """Let a forked child, such as Jittor's compilers, end at once and without a word."""
-    if _handled:
+    if _replaced:
         signal.set_wakeup_fd(-1)
-    for number in _handled:
+    for number in _replaced:
         signal.signal(number, signal.SIG_DFL)
 
 
-_handled: list[int] = []
+_replaced: dict = {}  # signal -> its handler before `main`
 os.register_at_fork(after_in_child=_default_in_child)
 
 

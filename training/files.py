@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import BinaryIO, Iterable, Iterator
@@ -40,10 +42,34 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears at `path` only when the block ends without an exception; until then it has a
+    hidden name beside it. Where another process was faster, its folder stays: they must be the same. Raises
+    OSError where nothing can be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        try:
+            staging.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest thing above `path` that exists; `path` itself where nothing is above."""
+    return next((p for p in Path(path).absolute().parents if p.exists()), Path(path))
+
+
 def check_writable(path: Path) -> None:
     """Bad places are found before the work begins: UserError if nothing can be made at `path`."""
-    parent = next((p for p in Path(path).absolute().parents if p.exists()), None)
-    if parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+    parent = existing_parent(path)
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{path} cannot be written: {parent} is no folder that can be written to")
 
 

@@ -29,7 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import UserError
-from .files import write_json, write_text
+from .files import existing_parent, write_json, write_text
 
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
        "images_per_second", "peak_memory_mb")
@@ -105,23 +105,30 @@ class Run:
         self.folder = Path(folder)
         self.tensorboard, self.events = tensorboard, None
         self.command = record["command"]
+        self._place: int | None = None
         try:
-            parent = next(p for p in self.folder.absolute().parents if p.exists())
-            free = shutil.disk_usage(parent).free
-            if free < space_needed:
-                raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
-                                f"checkpoints and logs, {free / 1e6:.0f} MB are free")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
-            if not resume and any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} is not empty: choose another --output-dir")
-            for partial in self.folder.glob(".*.tmp"):  # of a process that was killed
-                partial.unlink()
-            if not resume:
-                self.write_json("args.json", record)
-                self.keep_epochs(0)
+            self._open(record, space_needed, resume)
         except OSError as error:
+            self.close()
             raise UserError(f"cannot write to --output-dir {self.folder}: {error.strerror}") from error
+        except UserError:
+            self.close()
+            raise
+
+    def _open(self, record: dict, space_needed: int, resume: bool) -> None:
+        free = shutil.disk_usage(existing_parent(self.folder)).free
+        if free < space_needed:
+            raise UserError(f"{self.folder}: {space_needed / 1e6:.0f} MB are needed for "
+                            f"checkpoints and logs, {free / 1e6:.0f} MB are free")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        if not resume and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty: choose another --output-dir")
+        for partial in self.folder.glob(".*.tmp"):  # of a process that was killed
+            partial.unlink()
+        if not resume:
+            self.write_json("args.json", record)
+            self.keep_epochs(0)
 
     def _lock(self) -> None:
         self._place = os.open(self.folder, os.O_RDONLY)
@@ -129,7 +136,6 @@ class Run:
         try:
             fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.close()
             raise UserError(f"another process is training in {self.folder}: choose another --output-dir"
                             ) from None
         except OSError:

@@ -14,6 +14,7 @@ Jittor and the toolkit are not touched.
 """
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -23,8 +24,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
+
+from training.files import atomic_folder
 
 HERE = Path(__file__).parent
 HEADERS = ("cublas_v2.h", "cublasLt.h", "cudnn_v9.h", "curand.h", "cufft.h", "cusparse.h")
@@ -50,13 +52,19 @@ class Unsuitable(Exception):
     """Jittor cannot use CUDA here; the message says why."""
 
 
-def release(nvcc: str | Path) -> tuple[int, int]:
-    """(major, minor) of a CUDA compiler. Raises Unsuitable if it does not tell."""
+@functools.cache  # asked several times at each start of Jittor
+def _said(nvcc: str | Path, *arguments: str) -> str:
+    """What a CUDA compiler prints when it is called so. Raises Unsuitable if it does not run."""
     try:
-        shown = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60).stdout
+        done = subprocess.run([nvcc, *arguments], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise Unsuitable(f"{nvcc} does not run ({error})") from error
-    found = re.search(r"release (\d+)\.(\d+)", shown)
+    return done.stdout + done.stderr
+
+
+def release(nvcc: str | Path) -> tuple[int, int]:
+    """(major, minor) of a CUDA compiler. Raises Unsuitable if it does not tell."""
+    found = re.search(r"release (\d+)\.(\d+)", _said(nvcc, "--version"))
     if not found:
         raise Unsuitable(f"{nvcc} does not tell its release")
     return int(found[1]), int(found[2])
@@ -65,8 +73,8 @@ def release(nvcc: str | Path) -> tuple[int, int]:
 def toolkit(nvcc: str | Path) -> Path:
     """The toolkit of a CUDA compiler, which may be a link to it or a script that calls it. Raises Unsuitable
     if it does not tell."""
-    shown = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True)
-    found = re.search(r"^#\$ TOP=(.+)$", shown.stderr, re.MULTILINE)
+    shown = _said(nvcc, "--dryrun", "-c", "-x", "cu", os.devnull)
+    found = re.search(r"^#\$ TOP=(.+)$", shown, re.MULTILINE)
     if not found:
         raise Unsuitable(f"{nvcc} does not tell where its toolkit is")
     return Path(found[1]).resolve()
@@ -129,18 +137,8 @@ def build(cache: Path, nvcc: str | Path) -> Path:
     target = cache / f"cuda_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if target.is_dir():
         return target
-    cache.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=cache))
-    try:
+    with atomic_folder(target) as staging:
         _fill(staging, home, roots)
-        staging.chmod(0o755)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was faster: its overlay is the same
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

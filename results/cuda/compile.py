@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from training.files import write_json  # noqa: E402
+from training.files import atomic_folder, write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 from zoo.catalog import NETS  # noqa: E402
 
@@ -33,7 +33,6 @@ LIBRARIES = {"cudart": "libcudart.so.*", "cudnn": "libcudnn.so.*", "cublas": "li
 # A training step and an evaluation of each optimizer's kernels would say nothing more: SGD with all options.
 STEP = """
 import sys
-from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import train_jittor
 import jt_models
@@ -128,14 +127,14 @@ def main() -> int:
 
 def prepare(cache: Path) -> dict[str, str]:
     """The environment in which Jittor compiles for CUDA into `cache`."""
+    from jt_models import runtime
     from jt_models.cuda import overlay
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    whole = overlay.build(cache / "overlay", nvcc)
+    whole = overlay.build(cache / "overlay", runtime.cuda_toolkit() or "nvcc")
     copy = cache / "stand_ins" / whole.name
     if not copy.is_dir():
-        shutil.copytree(whole, copy.with_name("new"), symlinks=True)
-        stand_ins(copy.with_name("new"))
-        copy.with_name("new").rename(copy)
+        with atomic_folder(copy) as staging:
+            shutil.copytree(whole, staging, symlinks=True, dirs_exist_ok=True)
+            stand_ins(staging)
     return {**os.environ, **overlay.variables(copy), "HOME": str(cache), "JITTOR_HOME": str(cache),
             "cuda_archs": "90", "use_mpi": "0"}
 

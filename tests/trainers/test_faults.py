@@ -18,7 +18,7 @@ import pytest
 from parity import weights
 from training.run import Run
 
-from test_resume import complete_or_absent, content
+from test_resume import begun, complete_or_absent, content
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = ["--dataset", "digits", "-b", 64, "--limit-batches", 6, "--epochs", 6]
@@ -53,8 +53,10 @@ def trainer(name, folder):
 
 
 def start(command, **environment):
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env={**os.environ, **environment},
-                            text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """A Python command; None leaves a name out of its environment."""
+    env = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=env, text=True,
+                            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def end(process):
@@ -116,13 +118,6 @@ def whole(tmp_path_factory):
             known[name] = results(folder), time.monotonic() - since
         return known[name]
     return find
-
-
-def begun(folder, process):
-    """Wait until there is a run below the folder."""
-    while not list(folder.rglob("steps.csv")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
 
 
 def fast(*chosen):
@@ -218,8 +213,6 @@ def test_a_full_disk_ends_a_training_which_then_goes_on(name, whole, small_disk,
     noted("full disk", name, "one line; went on to the same weights and logs")
 
 
-
-
 @pytest.mark.parametrize("name", [fast(("parity convert",))(name) for name in (*TOOLS, "parity convert")])
 def test_a_full_disk_leaves_no_half_file(name, small_disk, tmp_path, noted):
     weights.save(tmp_path / "weights.safetensors", {"a": np.zeros(100_000)})
@@ -286,15 +279,16 @@ def test_two_processes_never_share_a_run(tmp_path, noted):
 @pytest.mark.slow
 def test_two_trainers_begin_with_one_empty_cache(tmp_path, noted):
     folders = [tmp_path / "one", tmp_path / "two"]
-    own = {name: "" for name in ("JITTOR_HOME", "cache_name") if name in os.environ}
-    trainings = [start(trainer("train_jittor.py", folder), HOME=str(tmp_path), **own) for folder in folders]
+    trainings = [start(trainer("train_jittor.py", folder), HOME=str(tmp_path), JITTOR_HOME=None)
+                 for folder in folders]
     try:
-        codes = [process.communicate(timeout=3600)[1] and process.returncode for process in trainings]
+        for process in trainings:
+            process.communicate(timeout=3600)
     finally:
         for process in trainings:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert codes == [0, 0]
+    assert [process.returncode for process in trainings] == [0, 0]
     one, two = ({str(k): v for k, v in results(folder).items()} for folder in folders)
     assert one == two
     noted("two processes, one empty cache", "train_jittor.py", "same weights and logs")

@@ -99,8 +99,8 @@ def start(framework, *arguments):
 
 
 def begun(folder, process):
-    """Wait until a run has its folder."""
-    while not (folder / "steps.csv").is_file():
+    """Wait until there is a run in a folder, or below it."""
+    while not list(folder.rglob("steps.csv")):
         assert process.poll() in (None, 0)
         time.sleep(0.01)
 
