@@ -231,8 +231,8 @@ class _Floor:
 
     def __init__(self, pair: Pair, truth: TorchSide, variants: tuple[_Variant, ...] = FLOOR):
         self.pair, self.truth = pair, truth
-        self.variants = tuple(v for v in variants
-                              if not v.channels_last or _takes_channels_last(pair, "float32"))
+        self.variants = tuple(v for v in variants if v.threads != torch.get_num_threads()  # as PLAIN
+                              and (not v.channels_last or _takes_channels_last(pair, "float32")))
 
     def runs(self, state: State, variants=None):
         """Yields (variant, side, state) per variant, the side and the truth with that state's weights."""
@@ -257,13 +257,15 @@ class _Floor:
     def forward(self, state, inputs, views) -> dict[tuple, dict[str, float]]:
         """Of each output, by view."""
         worst: dict[tuple, dict[str, float]] = {view: {} for view in views}
+        truths: dict[tuple, dict[str, np.ndarray]] = {}  # by what moved and view
         for variant, side, _ in self.runs(state):
             # Evaluation first: a pass in training mode moves the running statistics.
             for view in sorted(views, key=lambda view: view[1]):
                 _, training, factor, shift, _ = view
-                x = variant.inputs(changed(inputs, factor, shift))
-                keep_largest(worst[view], in_u(errors(
-                    side.forward(x, training), self.truth.forward(cast(x, "float64"), training))))
+                x, key = variant.inputs(changed(inputs, factor, shift)), (variant.moved, view)
+                if key not in truths:
+                    truths[key] = self.truth.forward(cast(x, "float64"), training)
+                keep_largest(worst[view], in_u(errors(side.forward(x, training), truths[key])))
         return worst
 
     def backward(self, state, inputs, largest: dict[str, dict[str, float]], step: bool,
