@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def _number(kind, low, high=math.inf, open_high=False):
+def number(kind, low, high=math.inf, open_high=False):
     """argparse type: a finite number in [low, high], or [low, high)."""
     def parse(text):
         try:
@@ -38,7 +38,7 @@ def _number(kind, low, high=math.inf, open_high=False):
     return parse
 
 
-def _net(text: str) -> str:
+def net(text: str) -> str:
     """argparse type: the name of a net."""
     try:
         lookup(text)
@@ -65,10 +65,10 @@ def parser(framework: str) -> argparse.ArgumentParser:
         epilog="Exit code: 0 done; 2 bad input, or a file that cannot be read or written (one line "
                "says what); 130 interrupted by Ctrl-C or SIGTERM (137 where Jittor was compiling and had "
                "to be killed).")
-    whole, fraction = _number(int, 1), _number(float, 0, 1, open_high=True)
+    whole, fraction = number(int, 1), number(float, 0, 1, open_high=True)
 
     g = p.add_argument_group("net")
-    g.add_argument("--net", type=_net, metavar="NAME", help="one of --list")
+    g.add_argument("--net", type=net, metavar="NAME", help="one of --list")
     g.add_argument("--list", action="store_true", help="list the nets and stop")
     g.add_argument("--summary", action="store_true",
                    help="print the net's layers for its native input (or --image-size) and stop")
@@ -90,9 +90,9 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("--image-size", type=whole, metavar="PIXELS", help="resize the images")
     g.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
                    help="random crop and flip, where the data set allows")
-    g.add_argument("--cutout", type=_number(int, 0), default=0, metavar="PIXELS",
+    g.add_argument("--cutout", type=number(int, 0), default=0, metavar="PIXELS",
                    help="blank a random square of this side in every training image; 0: none")
-    g.add_argument("--mixup", type=_number(float, 0), default=0.0, metavar="ALPHA",
+    g.add_argument("--mixup", type=number(float, 0), default=0.0, metavar="ALPHA",
                    help="train on weighted means of two images, the weight drawn from Beta(ALPHA, ALPHA) for "
                         "each batch; 0: never")
 
@@ -101,23 +101,23 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g.add_argument("-b", "--batch-size", type=whole, default=128, metavar="N",
                    help="images a step, of all ranks together")
     g.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="update rule")
-    g.add_argument("--lr", type=_number(float, 0), metavar="LR",
+    g.add_argument("--lr", type=number(float, 0), metavar="LR",
                    help="peak learning rate (default: 0.01 for sgd, 0.001 for adam and adamw)")
     g.add_argument("--momentum", type=fraction, default=0.9, metavar="M", help="of sgd")
     g.add_argument("--nesterov", action="store_true", help="Nesterov momentum for sgd")
-    g.add_argument("--wd", "--weight-decay", dest="wd", type=_number(float, 0), default=5e-4,
+    g.add_argument("--wd", "--weight-decay", dest="wd", type=number(float, 0), default=5e-4,
                    metavar="WD", help="weight decay, on all parameters")
-    g.add_argument("--clip-norm", type=_number(float, 0), default=0.0, metavar="NORM",
+    g.add_argument("--clip-norm", type=number(float, 0), default=0.0, metavar="NORM",
                    help="scale gradients whose norm, of all parameters together, is larger; 0: never")
     g.add_argument("--ema", type=fraction, default=0.0, metavar="DECAY",
                    help="evaluate and save the exponential moving average of the weights over the steps "
                         "(0.999, say; BatchNorm's statistics are the net's); 0: the weights themselves")
     g.add_argument("--schedule", choices=KINDS, default="cosine", help="learning rate over time")
-    g.add_argument("--warmup-epochs", type=_number(float, 0), default=0.0, metavar="N",
+    g.add_argument("--warmup-epochs", type=number(float, 0), default=0.0, metavar="N",
                    help="linear warm-up")
     g.add_argument("--milestones", type=whole, nargs="+", default=[], metavar="EPOCH",
                    help="epochs at whose start multistep multiplies the rate by --gamma")
-    g.add_argument("--gamma", type=_number(float, 0), default=0.1, help="factor of multistep")
+    g.add_argument("--gamma", type=number(float, 0), default=0.1, help="factor of multistep")
     g.add_argument("--sync-bn", action="store_true",
                    help="BatchNorm over the batch of all ranks together (torchrun, mpirun)")
     g.add_argument("--label-smoothing", type=fraction, default=0.0, metavar="F",
@@ -128,14 +128,14 @@ def parser(framework: str) -> argparse.ArgumentParser:
     g = p.add_argument_group("run")
     g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                    help="auto: the GPU if there is one")
-    g.add_argument("--seed", type=_number(int, 0, 2**31 - 1), default=0, metavar="N",
+    g.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N",
                    help="of weights, batches, validation split and dropout")
     g.add_argument("--output-dir", type=Path, metavar="DIR",
                    help=f"the run's folder, new or empty (default: runs/NET-{framework}-TIME)")
     g.add_argument("--resume", type=Path, metavar="DIR",
                    help="continue the interrupted run in this folder, with its options; it ends bit for bit "
                         "(CPU) as if it had not been interrupted")
-    g.add_argument("--seeds", type=_number(int, 0, 2**31 - 1), nargs="+", default=[], metavar="N",
+    g.add_argument("--seeds", type=number(int, 0, 2**31 - 1), nargs="+", default=[], metavar="N",
                    help="one run for each of these seeds, in folders of their own in --output-dir, and a "
                         "table of their results; with --output-dir the same command continues what was "
                         "interrupted")

@@ -1,0 +1,100 @@
+"""Speed and memory of nets in both frameworks, measured in processes that take turns.
+
+    python bench.py resnet18 densenet --batch-size 32 128
+
+Training steps are the trainers' own: augmentation on the device, forward, loss, backward, optimizer. Other work
+on the machine spoils the times; the spread of the ratios tells.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from training import benchmark, cli, options
+from training.bench_worker import COLUMNS
+from training.files import check_writable, csv_text, write_json, write_text
+from training.run import command, environment
+from zoo.catalog import NETS, input_size
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    whole = options.number(int, 1)
+    parser = options.Parser(
+        prog="bench.py", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+        epilog="Exit code: 0 done; 2 bad input, or a column broke (one line says which); 130 interrupted.")
+    parser.add_argument("nets", metavar="NET", nargs="+", type=options.net, help="nets of the zoo")
+    parser.add_argument("-b", "--batch-size", type=whole, nargs="+", default=[32], metavar="N",
+                        help="images a step (default: 32)")
+    parser.add_argument("--image-size", type=whole, metavar="PIXELS",
+                        help="default: 32, and 28 for nets of one channel; a net may need more")
+    parser.add_argument("--columns", nargs="+", metavar="COLUMN",
+                        default=["torch", "torch-channels-last", "jittor"],
+                        help=f"of {', '.join(COLUMNS)} (default: the first, second and fourth)")
+    parser.add_argument("--rounds", type=whole, default=7, metavar="N",
+                        help="how often each column has its turn (default: %(default)s)")
+    parser.add_argument("--batches", type=whole, default=3, metavar="N",
+                        help="batches in a turn (default: %(default)s)")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/bench"), metavar="DIR",
+                        help="for the CSV and JSON files, named after processor, versions and precision "
+                        "(default: %(default)s)")
+    return parser
+
+
+def _run(argv: list[str]) -> None:
+    args = _parser().parse_args(argv)
+    columns = benchmark.columns(args.columns)
+    where = {**environment(("jittor", "torch", "numpy")), "command": command("bench.py", argv), "seed": 0,
+             "precision": "float32"}
+    path, name = args.output_dir, _name(where)
+    check_writable(path / name)
+    cases = [(net, size, batch) for net in dict.fromkeys(args.nets) for size in [_size(net, args.image_size)]
+             for batch in dict.fromkeys(args.batch_size)]
+    where["limits"], rows = benchmark.limits(), []
+    for case in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
+        rows += benchmark.measure(*case, columns, args.rounds, args.batches)
+        found = benchmark.table(rows, where["limits"]["flops"])
+        write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
+        write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))
+    Console().print(_shown(found))
+    print(f"{where['cpu']}, {where['cores']} cores: {where['limits']['flops'] / 1e9:.0f} GFLOP/s, "
+          f"{where['limits']['bytes'] / 1e9:.1f} GB/s")
+    print(f"{path / name}.csv, .json")
+
+
+def _size(net: str, image_size: int | None) -> int:
+    return input_size(net, image_size or (28 if NETS[net].channels == 1 else 32))
+
+
+def _name(where: dict) -> str:
+    versions = "-".join(f"{name}{where['versions'][name]}" for name in ("jittor", "torch"))
+    return re.sub(r"[^\w.+-]+", "_", f"{where['cpu']}-{where['cores']}-cores-{versions}-float32")
+
+
+def _shown(found: list[tuple]) -> Table:
+    table = Table("net", "images", "phase", "column", "ms a batch", "images/s", "of torch", "(spread)",
+                  "of peak", "first step", "memory")
+    for row in found:
+        one = dict(zip(benchmark.HEADER, row))
+        ratio, low, high = one["ratio"], one["ratio_min"], one["ratio_max"]
+        table.add_row(
+            one["net"], f"{one['batch_size']} of {one['image_size']}x{one['image_size']}", one["phase"],
+            one["column"], f"{1e3 * one['seconds']:.1f}", f"{one['images_per_second']:.0f}",
+            "" if ratio is None else f"{ratio:.2f}x", "" if ratio is None else f"{low:.2f} to {high:.2f}",
+            f"{one['share_of_peak']:.0%}", f"{one['first_step_seconds']:.1f} s",
+            f"{one['peak_memory_mb']:.0f} MB")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

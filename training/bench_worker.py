@@ -1,0 +1,132 @@
+"""One process of a benchmark (see training.benchmark): a net in one framework, which runs when it is told to.
+
+    python -m training.bench_worker COLUMN NET IMAGE_SIZE BATCH_SIZE
+
+Each line on stdin is a phase and a number of batches, "train 3" or "evaluate 3"; the answer on stdout is a line
+of JSON. The first line comes unasked. What a framework prints goes to stderr.
+"""
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+from zoo.catalog import NETS, input_size
+from zoo.summary import totals
+
+from . import loop, options
+from .data import Data, Split, evaluation_batches
+
+COLUMNS = {
+    "torch": ("torch", []),
+    "torch-channels-last": ("torch", ["--channels-last"]),
+    "torch-compile": ("torch", ["--compile"]),
+    "jittor": ("jittor", []),
+    "jittor-stock": ("jittor", []),  # Jittor's own BatchNorm
+}
+
+
+def random_data(net: str, image_size: int, batch_size: int) -> Data:
+    """Two batches of random images to train on and one to evaluate, as large as CIFAR-10's are augmented."""
+    rng, channels, classes = np.random.default_rng(0), NETS[net].channels, NETS[net].classes
+
+    def split(n):
+        return Split(rng.integers(0, 256, (n, channels, image_size, image_size), "uint8"),
+                     rng.integers(0, classes, n, "int32"))
+    return Data("random", split(2 * batch_size), split(0), split(batch_size), tuple(map(str, range(classes))),
+                (0.5,) * channels, (0.25,) * channels, image_size // 8, True, "random pixels")
+
+
+class Work:
+    """A trainer's engine on random images.
+
+    Attributes:
+        first: seconds of the first training step, in which Jittor compiles what its cache lacks.
+        macs: of one image, forward.
+    """
+
+    def __init__(self, column: str, net: str, image_size: int, batch_size: int):
+        self.framework, chosen = COLUMNS[column]
+        trainer = importlib.import_module(f"train_{self.framework}")
+        data = random_data(net, image_size, batch_size)
+        args = options.parse(self.framework, ["--net", net, "-b", str(batch_size), *chosen])
+        self.engine = trainer.Engine(args, data)
+        if column == "jittor-stock":
+            from jt_models.layers import stock
+            stock(self.engine.net)
+        plan, schedule = loop.plan_and_schedule(args, data)
+        self.batches = itertools.chain.from_iterable(map(plan.epoch, itertools.count()))
+        self.test = next(evaluation_batches(batch_size, batch_size, image_size))
+        self.rate = schedule(0)
+        self.first = self.train(1)
+        self.macs = totals(trainer.trace(net, input_size(net, image_size)))[1]
+
+    def train(self, count: int) -> float:
+        """Seconds of so many training steps."""
+        batches = list(itertools.islice(self.batches, count))
+        start = time.perf_counter()
+        for batch in batches:
+            loss, _ = self.engine.step(batch, self.rate)
+        self.engine.fetch([loss])
+        self._wait()
+        return time.perf_counter() - start
+
+    def evaluate(self, count: int) -> float:
+        """Seconds of the logits of so many batches, in evaluation mode."""
+        self._wait()
+        start = time.perf_counter()
+        for _ in self.engine.outputs("test", [self.test] * count):
+            pass
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        """Until the device has done all that it was given."""
+        if self.framework == "jittor":
+            self.engine.jt.sync_all(True)
+        elif self.engine.device.type == "cuda":
+            self.engine.torch.cuda.synchronize()
+
+
+def limits() -> dict:
+    """What this machine can do, by PyTorch in float32: "flops" (a second, in a product of two 2048 x 2048
+    matrices) and "bytes" (a second, read and written in a copy of 256 MB), the best of five each."""
+    import torch
+    a, b, c = (torch.rand(2048, 2048) for _ in range(3))
+    source, target = torch.rand(2**26), torch.empty(2**26)
+
+    def best(work) -> float:
+        times = []
+        for _ in range(6):  # the first warms
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+    return {"flops": 2 * 2048**3 / best(lambda: torch.mm(a, b, out=c)),
+            "bytes": 2 * 4 * 2**26 / best(lambda: target.copy_(source))}
+
+
+def main(argv: list[str]) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    if argv == ["limits"]:
+        return answer(limits())
+    column, net, image_size, batch_size = argv
+    work = Work(column, net, int(image_size), int(batch_size))
+    answer({"first_step": work.first, "macs": work.macs, "environment": work.engine.environment()})
+    for line in sys.stdin:
+        phase, count = line.split()
+        seconds = getattr(work, phase)(int(count))
+        answer({"seconds": seconds, "peak_memory_mb": work.engine.peak_memory()})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
