@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -71,6 +72,49 @@ def check_writable(path: Path) -> None:
     parent = existing_parent(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{path} cannot be written: {parent} is no folder that can be written to")
+
+
+def read_json(path: Path, pipe: bool = False):
+    """The content of a JSON file.
+
+    Args:
+        pipe: whether it may be a pipe, for which a reader waits.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or such as nothing here writes: a name that comes twice, a number that is
+            not finite or an integer beyond 64 bits, text that is no Unicode, nesting too deep to be parsed.
+    """
+    if not pipe and Path(path).exists() and not Path(path).is_file():
+        raise ValueError("it is no regular file")
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once,
+                           parse_float=_finite, parse_int=_integer, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def _once(pairs: list[tuple]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it holds {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:40]}, which is no finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 18:
+        raise ValueError(f"it holds the number {text[:40]}, which is too long")
+    return int(text)
 
 
 def csv_text(rows: Iterable[Iterable]) -> str:
