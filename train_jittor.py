@@ -25,7 +25,7 @@ class Engine:
     def __init__(self, args, data, ranks=Ranks()):
         jt_models, jt = _start(args.device)
         from jt_models.batches import Batches
-        from jt_models.layers import set_training, synchronised
+        from jt_models.layers import set_training, stock, synchronised
         from jt_models.losses import cross_entropy
         from jt_models.optim import trainable
         self.jt, self.args, self.ranks = jt, args, ranks
@@ -36,7 +36,9 @@ class Engine:
         self.seed(args.seed)
         self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
-        if args.sync_bn and ranks.size > 1:
+        if args.kernels == "stock":
+            stock(self.net)
+        elif args.sync_bn and ranks.size > 1:
             synchronised(self.net)
         self.align()  # Jittor's ranks draw other weights
         self.optimizer = _optimizer(self.net, args)
@@ -46,7 +48,8 @@ class Engine:
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device, "precision": "float32",
-                "use_mkl": os.environ.get("use_mkl", "1"), "ranks": self.ranks.size}
+                "use_mkl": os.environ.get("use_mkl", "1"), "kernels": self.args.kernels,
+                "ranks": self.ranks.size}
 
     def seed(self, value):
         self.jt.set_global_seed(value)

@@ -1,4 +1,6 @@
 """Jittor layers, losses and optimizers against PyTorch's, over drawn shapes and options."""
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 import jittor as jt
 from jt_models import layers, losses, optim
+from parity.float64 import float64
 from parity.truth import U, error
 
 F = torch.nn.functional
@@ -88,10 +91,11 @@ def test_adaptive_avg_pool(h, w, oh, ow):
                  run_torch(lambda v: F.adaptive_avg_pool2d(v, (oh, ow)), x))
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 6, 6), (1, 5, 41, 53)])
 @pytest.mark.parametrize("ratio", [0, 10, 100])
-def test_batch_norm_trains_and_tracks_as_torch(ratio):
+def test_batch_norm_trains_and_tracks_as_torch(ratio, shape):
     """Also with a mean that is large beside the deviation, where E[x^2]-E[x]^2 cancels."""
-    x = image(4, 5, 6, 6) + np.float32(ratio)
+    x = image(*shape) + np.float32(ratio)
     ours = layers.BatchNorm2d(5, eps=1e-3, momentum=0.3)
     theirs = torch.nn.BatchNorm2d(5, eps=1e-3, momentum=0.3).double()
     w, b = image(5, seed=1), image(5, seed=2)
@@ -107,6 +111,28 @@ def test_batch_norm_trains_and_tracks_as_torch(ratio):
     assert ours.num_batches_tracked == int(theirs.num_batches_tracked) == 3
     layers.set_training(ours, False)
     assert_close(run_jittor(ours, x), run_torch(theirs.eval(), x), units)
+
+
+class WithoutKernel(layers.BatchNorm2d):
+    def _has_kernel(self, x):
+        return False
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 64 * U), ("float64", 1e-14)])
+def test_the_kernel_of_batch_norm_computes_what_its_formula_says(dtype, bound):
+    """Against the layer's own formula in Jittor's operators, which trains on a GPU."""
+    x, g = (image(3, 5, 7, 11, seed=seed).astype(dtype) for seed in (1, 2))
+    found = []
+    for kind in (layers.BatchNorm2d, WithoutKernel):
+        with float64() if dtype == "float64" else contextlib.nullcontext():
+            norm, v = kind(5), jt.array(x)
+            getattr(norm, dtype)()
+            y = norm(v)
+            gradients = jt.grad((y * jt.array(g)).sum(), [v, norm.weight, norm.bias])
+            found.append([t.numpy() for t in (y, *gradients, norm.running_mean, norm.running_var)])
+    for ours, formula in zip(*found):
+        assert ours.dtype == formula.dtype == dtype
+        assert np.abs(ours - formula).max() <= bound * np.abs(formula).max()
 
 
 def test_batch_norm_of_vectors():

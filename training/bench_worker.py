@@ -2,8 +2,8 @@
 
     python -m training.bench_worker COLUMN NET IMAGE_SIZE BATCH_SIZE
 
-Each line on stdin is a phase and a number of batches, "train 3" or "evaluate 3"; the answer on stdout is a line
-of JSON. The first line comes unasked. What a framework prints goes to stderr.
+Each line on stdin is a phase and a number of batches, "train 3" or "evaluate 3"; the answer on stdout is a
+line of JSON. The first line comes unasked. What a framework prints goes to stderr.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = {
     "torch-channels-last": ("torch", ["--channels-last"]),
     "torch-compile": ("torch", ["--compile"]),
     "jittor": ("jittor", []),
-    "jittor-stock": ("jittor", []),  # Jittor's own BatchNorm
+    "jittor-stock": ("jittor", ["--kernels", "stock"]),
 }
 
 
@@ -56,9 +56,6 @@ class Work:
         data = random_data(net, image_size, batch_size)
         args = options.parse(self.framework, ["--net", net, "-b", str(batch_size), *chosen])
         self.engine = trainer.Engine(args, data)
-        if column == "jittor-stock":
-            from jt_models.layers import stock
-            stock(self.engine.net)
         plan, schedule = loop.plan_and_schedule(args, data)
         self.batches = itertools.chain.from_iterable(map(plan.epoch, itertools.count()))
         self.test = next(evaluation_batches(batch_size, batch_size, image_size))

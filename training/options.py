@@ -145,7 +145,12 @@ def parser(framework: str) -> argparse.ArgumentParser:
                    help="write the logs for TensorBoard, too, into the run's folder")
     g.add_argument("--evaluate", action="store_true",
                    help="only evaluate the weights of --init-from on the test images")
-    if framework == "torch":
+    if framework == "jittor":
+        g = p.add_argument_group("Jittor only")
+        g.add_argument("--kernels", choices=("own", "stock"), default="own",
+                       help="stock: BatchNorm as Jittor computes it, slower, less exact and with the biased "
+                            "variance, to measure against")
+    else:
         g = p.add_argument_group("PyTorch only")
         g.add_argument("--channels-last", action="store_true", help="memory layout of images and weights")
         g.add_argument("--compile", action="store_true", help="torch.compile the net")
