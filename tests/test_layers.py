@@ -169,6 +169,20 @@ def test_grouped_and_depthwise_convolution(groups, fan_in, fan_out, h, w, kernel
                   x, weight, bias), units=64)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, (2, 3)])
+def test_pointwise_convolution(stride, bias):
+    x = image(3, 5, 6, 7)
+    ours = layers.Conv2d(5, 4, 1, stride, bias=bias)
+    arrays = [ours.weight.numpy(), *([ours.bias.numpy()] if bias else [])]
+
+    def run(v, weight, bias=None):
+        ours.weight, ours.bias = weight, bias
+        return ours(v)
+    assert_close(run_jittor(run, x, *arrays),
+                 run_torch(lambda v, *f: F.conv2d(v, *f, stride=stride), x, *arrays))
+
+
 @drawn
 @given(channels=st.integers(1, 9), size=st.integers(1, 6), alpha=st.sampled_from([1e-4, 0.5]),
        beta=st.sampled_from([0.75, 1.5]), k=st.sampled_from([1.0, 2.0]))

@@ -148,8 +148,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
     if framework == "jittor":
         g = p.add_argument_group("Jittor only")
         g.add_argument("--kernels", choices=("own", "stock"), default="own",
-                       help="stock: BatchNorm as Jittor computes it, slower, less exact and with the biased "
-                            "variance, to measure against")
+                       help="stock: convolutions and BatchNorm as Jittor computes them, the latter less "
+                            "exact and with the biased variance; to measure against")
     else:
         g = p.add_argument_group("PyTorch only")
         g.add_argument("--channels-last", action="store_true", help="memory layout of images and weights")
