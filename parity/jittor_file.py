@@ -32,7 +32,8 @@ class _Array:
 
     def __setstate__(self, state):
         _, shape, dtype, columns_first, data = state
-        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if columns_first else "C")
+        array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if columns_first else "C")
+        self.array = array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _array(*_) -> _Array:

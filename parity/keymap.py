@@ -8,10 +8,10 @@ better in float64 is the map; if none does, that is an error that shows them.
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 from training.errors import UserError, did_you_mean
+from training.files import read_json
 
 from . import weights
 from .weights import COUNTER
@@ -64,7 +64,7 @@ def read(path: str | Path) -> dict[str, str]:
         KeyMapError: no such file, or something else in it.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = read_json(path, pipe=True)
     except (OSError, ValueError) as error:
         raise KeyMapError(f"{path} is not a readable key map: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):

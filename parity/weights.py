@@ -9,10 +9,12 @@ A file is safetensors, with the names that both zoos share; `read` also takes a 
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -27,6 +29,11 @@ COUNTER = "num_batches_tracked"
 _HASH = "parity.sha256"
 # torchvision's DenseNet files of 2017 have names such as denselayer1.norm.1.weight.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+# What a safetensors file can hold: its header keeps this name for notes.
+_RESERVED = "__metadata__"
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+           "float32", "float64", "complex64")
 
 
 class WeightError(UserError):
@@ -199,11 +206,33 @@ def sha256(arrays: dict[str, np.ndarray], notes: dict[str, str] | None = None) -
 
 def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, atomically: a killed process or a full disk leaves no partial file. Its
-    metadata get a hash of the rest, so that `read` notices damage."""
+    metadata get a hash of the rest, so that `read` notices damage.
+
+    Raises:
+        WeightError: such a file cannot hold a tensor of this name or dtype.
+    """
     from safetensors.numpy import save as serialise
-    contiguous = {name: np.array(a, order="C") for name, a in arrays.items()}
+    _check_storable(path, arrays)
+    contiguous = {name: np.array(a, dtype=a.dtype.newbyteorder("="), order="C") for name, a in arrays.items()}
     with atomic_write(Path(path)) as file:
         file.write(serialise(contiguous, {**(metadata or {}), _HASH: sha256(contiguous, metadata)}))
+
+
+def _check_storable(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if name == _RESERVED or not _is_unicode(name):
+            raise WeightError(f"{path}: no tensor of a weights file may be named {name!r}")
+        dtype = str(array.dtype.newbyteorder("="))
+        if dtype not in _DTYPES:
+            raise WeightError(f"{path}: {name} has dtype {dtype}; allowed are {', '.join(_DTYPES)}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -214,7 +243,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     hold one under "state_dict" or "model". Checksums are compared where a file has them.
 
     Raises:
-        WeightError: the file is missing, damaged, or of another kind.
+        WeightError: the file is missing, damaged, or of another kind; or it holds a name or dtype that `save`
+            would refuse.
     """
     path = Path(path)
     if not path.is_file():
@@ -224,27 +254,41 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         file.seek(-min(len(jittor_file.MARK), path.stat().st_size), os.SEEK_END)
         end = file.read()
     if end == jittor_file.MARK:
-        return _read_jittor(path)
-    if start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive or a pickle, as torch writes
-        return _read_torch(path)
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(str(path), "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            notes = file.metadata() or {}
-    except (SafetensorError, TypeError, OSError, AttributeError) as error:
-        raise WeightError(f"{path} is not a readable safetensors file: {error}") from error
-    expected = notes.pop(_HASH, None)
-    if expected and expected != sha256(arrays, notes):
-        raise WeightError(f"{path} is damaged: its content is not what was saved")
+        arrays = _read_jittor(path)
+    elif start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive or a pickle, as torch writes
+        arrays = _read_torch(path)
+    else:
+        arrays = _read_safetensors(path)
+    _check_storable(path, arrays)
     return arrays
 
 
 def metadata(path: str | Path) -> dict[str, str]:
-    """The notes that `save` put into a safetensors file that `read` accepts."""
-    from safetensors import safe_open
-    with safe_open(str(path), "numpy") as file:
+    """The notes that `save` put into a safetensors file that `read` accepts. Raises WeightError if it is no
+    such file."""
+    with _safetensors(path) as file:
         return {name: note for name, note in (file.metadata() or {}).items() if name != _HASH}
+
+
+@contextlib.contextmanager
+def _safetensors(path: str | Path):
+    """The open file; WeightError for whatever is wrong with it until it is closed."""
+    from safetensors import safe_open
+    try:
+        with safe_open(str(path), "numpy") as file:
+            yield file
+    except Exception as error:  # for a shape or dtype that numpy does not have, numpy's own
+        raise WeightError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    with _safetensors(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+        notes = file.metadata() or {}
+    expected = notes.pop(_HASH, None)
+    if expected and expected != sha256(arrays, notes):
+        raise WeightError(f"{path} is damaged: its content is not what was saved")
+    return arrays
 
 
 def _check_archive(path: Path) -> None:
@@ -285,10 +329,13 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
     try:
         _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of how the file was pickled
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged or unsafe file
-        # Its own message advises to load the file unsafely.
-        reason = ("it holds objects other than tensors" if isinstance(error, pickle.UnpicklingError)
+        # Where torch refuses objects, its own message advises to load the file unsafely.
+        refused = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+        reason = ("it holds objects other than tensors" if refused
                   else f"{type(error).__name__}: {error}".splitlines()[0])
         raise WeightError(f"{path} is not a readable PyTorch checkpoint: {reason}") from error
     arrays = {}
@@ -298,5 +345,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         except (TypeError, RuntimeError) as error:  # bfloat16, sparse, meta: numpy has none of these
             raise WeightError(f"{name} in {path} cannot be converted: {tensor.dtype} on "
                               f"{tensor.device}") from error
-        arrays[_OLD_DENSENET.sub(r"\1\2", name)] = array
+        new = _OLD_DENSENET.sub(r"\1\2", name)
+        if new in arrays:
+            raise WeightError(f"{path} holds {new} twice: under this name and as torchvision used to call it")
+        arrays[new] = array
     return arrays

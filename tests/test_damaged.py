@@ -176,7 +176,6 @@ def readable(kind: Format, path, same: bool = True) -> bool:
     return True
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file_is_one_clear_error_or_unharmed(name, tmp_path, noted):
     kind = FORMATS[name]
@@ -208,7 +207,6 @@ class Bomb:
         return open, (self.place, "w")
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_no_file_runs_code(tmp_path, noted):
     trace = tmp_path / "trace"
     bomb = pickle.dumps(Bomb(trace))

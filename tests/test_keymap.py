@@ -1,5 +1,6 @@
 """Which tensor is which, in models with other names."""
 import json
+import os
 
 import pytest
 import torch
@@ -133,9 +134,18 @@ def test_a_map_file_is_read_strictly(tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps(RIGHT))
     assert keymap.read(path) == RIGHT
-    for text in ("[1]", '{"a": 1}', "{"):
+    for text in ("[1]", '{"a": 1}', "{", '{"a": "b", "a": "c"}', "[" * 10**5 + "]" * 10**5,
+                 '{"a": "\\ud800"}'):
         path.write_text(text)
         with pytest.raises(KeyMapError, match="map.json"):
             keymap.read(path)
     with pytest.raises(KeyMapError, match="absent.json"):
         keymap.read(tmp_path / "absent.json")
+
+
+def test_a_map_may_come_through_a_pipe():
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(RIGHT).encode())
+    os.close(writer)
+    assert keymap.read(f"/dev/fd/{reader}") == RIGHT
+    os.close(reader)

@@ -1,5 +1,7 @@
 """Conversion is bitwise and strict, in memory and through files."""
+import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -157,6 +159,73 @@ def test_a_file_of_jittor_with_anything_else_is_refused(tmp_path):
         with pytest.raises(weights.WeightError, match=message):
             weights.read(tmp_path / "x.pkl")
     assert not (tmp_path / "pwned").exists()
+
+
+def as_safetensors(shape):
+    def write(path):
+        header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return write
+
+
+def as_pth(content):
+    return lambda path: torch.save(content, path)
+
+
+def as_pkl(content):
+    return lambda path: jt.save(content, str(path))
+
+
+OLD, NEW = (f"layers.denselayer1.norm{dot}1.weight" for dot in (".", ""))
+
+
+@pytest.mark.parametrize("name, write, message", [
+    ("x.safetensors", as_safetensors([0, 2**62]), "is not a readable safetensors file"),
+    ("x.safetensors", as_safetensors([0, 2**63]), "is not a readable safetensors file"),
+    ("x.safetensors", as_safetensors([0] * 100), "is not a readable safetensors file"),
+    ("x.pth", as_pth({"a": torch.ones(2, dtype=torch.complex128)}), "a has dtype complex128; allowed are "),
+    ("x.pkl", as_pkl({"a": np.ones(2, "longdouble")}), "a has dtype float128; allowed are "),
+    ("x.pth", as_pth({"\udcff": torch.ones(2)}), r"may be named '\\udcff'"),
+    ("x.pkl", as_pkl({"\udcff": np.ones(2)}), r"may be named '\\udcff'"),
+    ("x.pth", as_pth({"__metadata__": torch.ones(2)}), "may be named '__metadata__'"),
+    ("x.pth", as_pth({OLD: torch.zeros(2), NEW: torch.ones(2)}), f"holds {NEW} twice"),
+    ("x.pth", lambda path: torch.jit.script(torch.nn.ReLU()).save(str(path)),
+     "it holds objects other than tensors"),
+    ("x.pth", lambda path: torch.save({}, path, pickle_protocol=4), "is not a readable PyTorch checkpoint"),
+    ("x.pth", lambda path: torch.save({"a": torch.ones(2).storage()}, path), "holds no state dict"),
+])
+@pytest.mark.filterwarnings("ignore")
+def test_what_weights_cannot_be_is_one_error_and_no_warning(name, write, message, tmp_path):
+    write(tmp_path / name)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(weights.WeightError, match=message) as caught:
+            weights.read(tmp_path / name)
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert not warned
+
+
+@pytest.mark.parametrize("arrays", [{"__metadata__": np.ones(2)}, {"\udcff": np.ones(2)},
+                                    {"a": np.ones(2, "complex128")}])
+def test_nothing_is_saved_that_could_not_be_read(arrays, tmp_path):
+    with pytest.raises(weights.WeightError):
+        weights.save(tmp_path / "x.safetensors", arrays)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_order_of_bytes_is_the_machines(tmp_path):
+    arrays = {"a": np.arange(3, dtype=">f4"), "n": np.arange(3, dtype=">i8")}
+    native = {"a": np.arange(3, dtype="float32"), "n": np.arange(3)}
+    jt.save(arrays, str(tmp_path / "x.pkl"))
+    weights.save(tmp_path / "x.safetensors", arrays)
+    assert same(weights.read(tmp_path / "x.pkl"), native)
+    assert same(weights.read(tmp_path / "x.safetensors"), native)
+
+
+def test_notes_of_another_file_are_one_error(tmp_path):
+    (tmp_path / "x").write_bytes(b"x" * 99)
+    with pytest.raises(weights.WeightError, match="x is not a readable safetensors file"):
+        weights.metadata(tmp_path / "x")
 
 
 def test_damaged_files_are_one_error(tmp_path):
