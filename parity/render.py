@@ -1,12 +1,14 @@
 """Reports for people: tables for the terminal, and one HTML page that needs nothing but itself."""
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -84,10 +86,25 @@ def _skipped(cells: dict[tuple[str, str], _Cell]) -> int:
     return sum(bool(cell.why) for cell in cells.values())
 
 
-def _needed(reports: list[Report]) -> list[Report]:
+def _shown(reports: list[Report]) -> list[Report]:
+    """What to show of them. Raises UserError if there are none."""
     if not reports:
         raise UserError("there is no report to show")
-    return reports
+    return [_printable(report) for report in reports]
+
+
+def _printable(value):
+    """The same with escapes for line breaks and terminal codes in texts."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {_printable(name): _printable(item) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **{field.name: _printable(getattr(value, field.name))
+                                             for field in dataclasses.fields(value)})
+    return value
 
 
 def number(value, infinite: str = "inf") -> str:
@@ -111,7 +128,8 @@ def table(reports: list[Report]) -> Group:
     Raises:
         UserError: there is no report.
     """
-    cells = [_cells(report) for report in _needed(reports)]
+    reports = _shown(reports)
+    cells = [_cells(report) for report in reports]
     parts = [_headline(reports, cells)]
     for verdict, levels in _columns(cells).items():
         if not levels:
@@ -241,7 +259,8 @@ def page(reports: list[Report]) -> str:
     Raises:
         UserError: there is no report.
     """
-    cells = [_cells(report) for report in _needed(reports)]
+    reports = _shown(reports)
+    cells = [_cells(report) for report in reports]
     states = [_state(report.checks) for report in reports]
     verdicts = {verdict: [_state([c for c in report.checks if c.verdict == verdict])
                           for report in reports] for verdict in VERDICTS}
@@ -249,12 +268,17 @@ def page(reports: list[Report]) -> str:
              "unjudged": _skipped(cells[i]), "cells": cells[i], "plots": _plots(cells[i]),
              "environment": _flat(report.environment)}
             for i, report in enumerate(reports)]
+    return _template().render(
+        nets=nets, state=_overall(states), states=states, verdicts=verdicts, columns=_columns(cells),
+        precision=VERDICTS, cap=_CAP["page"], PASS=PASS, FAIL=FAIL, UNJUDGED=UNJUDGED)
+
+
+@functools.cache
+def _template() -> Template:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, share=share)
-    return environment.get_template("report.html.j2").render(
-        nets=nets, state=_overall(states), states=states, verdicts=verdicts, columns=_columns(cells),
-        precision=VERDICTS, cap=_CAP["page"], PASS=PASS, FAIL=FAIL, UNJUDGED=UNJUDGED)
+    return environment.get_template("report.html.j2")
 
 
 def _flat(environment: dict) -> dict[str, str]:

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.errors import UserError
-from training.files import write_json
+from training.files import read_json, write_json
+
+from .forms import count, dict_of, flag, list_of, note, one_of, record, size, text
 
 # In the order in which the table shows them, and in which a first failure is looked for.
 LEVELS = ("weights", "init", "eval", "train", "layers", "gradients", "flips", "buffers", "momentum",
@@ -143,24 +144,13 @@ class Report:
         return "\n".join(lines)
 
     def to_json(self) -> dict:
-        """Plain data; infinite numbers are null."""
+        """Plain data; infinite numbers are null, and what is no Unicode in a text is shown as an escape."""
         return {name: finite(value) for name, value in dataclasses.asdict(self).items()}
 
     @staticmethod
     def from_json(data: dict) -> Report:
         """What `to_json` gave. Raises UserError for anything else."""
-        try:
-            checks = [_check(row) for row in data["checks"]]
-            places = [Place(**{**row, "check": _check(row["check"])}) for row in data["places"]]
-            report = Report(**{**data, "checks": checks, "places": places})
-            report.worst()
-            kinds = {"title": str, "skipped": dict, "flips": list, "environment": dict}
-            wrong = [name for name, kind in kinds.items() if not isinstance(data[name], kind)]
-            if wrong or not all(isinstance(row, dict) for row in report.flips):
-                raise TypeError(f"{(wrong or ['flips'])[0]} is of the wrong type")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"this is no parity report: {error}") from error
-        return report
+        return _REPORT(data, "report")
 
     def save(self, path: str | Path) -> None:
         """Write the JSON, atomically."""
@@ -170,15 +160,18 @@ class Report:
 def load(path: str | Path) -> Report:
     """Read a report that `Report.save` wrote. Raises UserError naming the file."""
     try:
-        return Report.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, UserError) as error:
-        raise UserError(f"{path}: {error}") from error
+        return Report.from_json(read_json(Path(path)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no parity report: {error}") from error
 
 
 def finite(value):
-    """Plain data with null for every number that is not finite, which JSON does not have."""
+    """Plain data with null for every number that is not finite, which JSON does not have, and with escapes
+    for what is no Unicode (the name of a file may be any bytes)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -186,5 +179,10 @@ def finite(value):
     return value
 
 
-def _check(row: dict) -> Check:
-    return Check(**{key: math.inf if value is None else value for key, value in row.items()})
+_VERDICT, _LEVEL = one_of(VERDICTS), one_of(LEVELS)
+_CHECK = record(Check, verdict=_VERDICT, level=_LEVEL, tensor=text, e2=size, einf=size, floor=size,
+                budget=size, unit=text, note=text)
+_PLACE = record(Place, verdict=_VERDICT, level=_LEVEL, module=text, inside=flag, check=_CHECK, folder=text)
+_FLIP = record(dict, where=text, kind=text, units=count, margin=size)
+_REPORT = record(Report, title=text, checks=list_of(_CHECK), skipped=dict_of(text), flips=list_of(_FLIP),
+                 places=list_of(_PLACE), environment=dict_of(note))

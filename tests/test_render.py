@@ -1,5 +1,6 @@
 """Tests of the rendered reports: nothing that failed or was left out may look like a pass."""
 import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from parity.render import number, page, share, table
-from parity.report import LEVELS, VERDICTS, Check, Place, Report
+from parity.report import LEVELS, VERDICTS, Check, Place, Report, load
 from training.errors import UserError
 
 HOSTILE = "<script>alert('x')</script>&\"[bold]" + "features.denseblock." * 20
@@ -179,6 +180,73 @@ def test_hostile_names_stay_text():
         assert HOSTILE in Page(html).text
         assert all(len(line) <= 80 for line in printed(reports).splitlines())
         assert "[bold]" in "".join(printed(reports).split())
+
+
+def test_codes_for_the_terminal_are_shown_as_escapes():
+    evil = "\x1b[31mred\r\n\u202e\x9b\udcff"
+    report = Report(evil, [check(tensor=evil, error=99.0, note=evil, unit=evil)], {evil: evil},
+                    [{"where": evil, "kind": evil, "units": 1, "margin": 1.0}],
+                    [Place("numerics", "layers", evil, True, check(tensor=evil), evil)],
+                    {evil: {evil: [evil]}})
+    for text in (printed([report], 300), printed([report, passing()], 300), page([report])):
+        assert all(c.isprintable() or c in "\n✓✗" for c in text)
+        assert r"\x1b[31mred\r\n\u202e\x9b\udcff" in text
+
+
+def paths(value, start=()):
+    """Of plain data and of everything in it."""
+    yield start
+    names = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for name in names:
+        yield from paths(value[name], (*start, name))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    changed = value.copy()
+    changed[path[0]] = replaced(value[path[0]], path[1:], new)
+    return changed
+
+
+def test_an_edited_report_is_shown_or_refused(tmp_path):
+    bad = check(error=math.inf, note="the wrong sign")
+    whole = Report("net", [bad], {"steps": "random"},
+                   [{"where": "relu", "kind": "ReLU", "units": 3, "margin": 1.5}],
+                   [Place("numerics", "layers", "conv1", False, bad, "folder")],
+                   {"seed": 7, "versions": {"torch": "2.13.0"}, "precision": ["float64"]}).to_json()
+    refused = []
+    for path in paths(whole):
+        for new in (None, True, "x", -1, 1.5, [], {}, [1]):
+            (tmp_path / "x.json").write_text(json.dumps(replaced(whole, path, new)))
+            try:
+                report = load(tmp_path / "x.json")
+            except UserError as error:
+                assert "x.json is no parity report: report" in str(error)
+                refused.append(path)
+                continue
+            assert printed([report]) and page([report])
+            assert Report.from_json(report.to_json()).to_json() == report.to_json()
+    never = {path for path in paths(whole) if path not in refused}
+    assert never == {("environment", name) for name in whole["environment"]}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"title": 3}, "report.title must be a text, not 3"),
+    ({"checks": "x"}, "report.checks must be a list, not 'x'"),
+    ({"checks": [None]}, r"report.checks\[0\] must be a dictionary, not null"),
+    ({"more": 1}, "report has 'more'; allowed are title, checks"),
+    ({"environment": {"a": [["b"]]}}, "report.environment.a must be of texts and numbers, not a list"),
+    ({"flips": [{"where": "", "kind": "", "units": 1}]}, r"report.flips\[0\] has no 'margin'"),
+])
+def test_what_is_wrong_with_a_report_is_named(change, words):
+    with pytest.raises(UserError, match=words):
+        Report.from_json({**passing().to_json(), **change})
+
+
+def test_a_report_with_the_name_of_any_file_is_read_again(tmp_path):
+    Report("\udcff").save(tmp_path / "x.json")
+    assert load(tmp_path / "x.json").title == r"\udcff"
 
 
 def test_long_lists_are_cut():
