@@ -28,18 +28,13 @@ from training.files import atomic_write, check_writable, write_json
 from . import models, report as reports
 from .report import LEVELS, VERDICTS, Report
 
+LAST_SEED = 2**31 - 1
+
 
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     status = []
-
-    def run():
-        for name in ("json", "html", "repro", "target"):
-            if path := getattr(options, name, None):
-                check_writable(path)
-        status.append(options.run(options))
-
-    return cli.main(run) or status[0]
+    return cli.main(lambda: status.append(options.run(options))) or status[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
                        "float64 and the truth are the CPU's (default: cpu)")
     check.add_argument("--optim", default="jt_models.optim", metavar="MODULE", help="Jittor update rules "
                        "that the level optimizer judges (default: jt_models.optim)")
-    check.add_argument("--repro", type=Path, metavar="DIR", help="write a script and the arrays that "
+    check.add_argument("--repro", metavar="DIR", help="write a script and the arrays that "
                        "reproduce each first divergence")
     _outputs(check)
 
@@ -87,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = command("convert", _convert, "copy weights from .pth, .pt, .safetensors or Jittor's .pkl "
                       "to .safetensors")
     convert.add_argument("source", type=Path, metavar="IN")
-    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("target", metavar="OUT.safetensors")
 
     inject = command("inject", _inject, "put port bugs into our nets and see whether they are caught")
     inject.add_argument("--net", nargs="+", metavar="NAME", help="default: one net of each family")
@@ -95,18 +90,38 @@ def _parser() -> argparse.ArgumentParser:
     inject.add_argument("--seeds", type=int, default=0, metavar="N",
                         help="also check the right pair with this many seeds (default: 0)")
     inject.add_argument("--list", action="store_true", help="list the faults and exit")
-    inject.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    inject.add_argument("--json", metavar="FILE", help="write the results")
 
     probe = command("probe", _probe, "measure Jittor's own operators against float64")
     probe.add_argument("--ops", nargs="+", metavar="OP", help="default: all")
-    probe.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    probe.add_argument("--json", metavar="FILE", help="write the rows")
     return parser
 
 
 def _outputs(parser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report (of several nets: "
-                        "FILE is a folder)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    parser.add_argument("--json", metavar="FILE", help="write the report (of several nets: FILE is a folder)")
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained page")
+
+
+def _prepare(options, several: bool = False) -> None:
+    """Make Paths of the places to write to.
+
+    Args:
+        several: whether --json names a folder.
+
+    Raises:
+        UserError: nothing can be written there; so a check does not run for hours in vain.
+    """
+    for name in ("json", "html", "repro", "target"):
+        text = getattr(options, name, None)
+        if text is None:
+            continue
+        path, folder = Path(text), name == "repro" or name == "json" and several
+        if not text or not folder and path.is_dir():
+            kind = "folder" if folder else "file"
+            raise UserError(f"{text!r} cannot be written: it is no name of a {kind}")
+        check_writable(path / "*" if folder else path)
+        setattr(options, name, path)
 
 
 def _check(options) -> int:
@@ -114,13 +129,13 @@ def _check(options) -> int:
         raise UserError("give two models (Jittor first), or --net")
     if options.device == "cuda":  # read by CUDA's libraries as they start
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
-    if options.steps < 0 or options.seed < 0:
-        raise UserError(f"--steps and --seed must not be negative: {options.steps}, {options.seed}")
-    if options.net and len(names := models.nets(options.net)) > 1:
-        found = _one_by_one(names, options)
-    else:
-        found = [_single(options)]
-    return _show(found, options)
+    if options.steps < 0 or not 0 <= options.seed <= LAST_SEED:
+        raise UserError(f"--steps must not be negative and --seed must be 0 to {LAST_SEED}, not "
+                        f"{options.steps} and {options.seed}")
+    names = models.nets(options.net or [])
+    several = len(names) > 1
+    _prepare(options, several)
+    return _show(_one_by_one(names, options) if several else {"": _single(options)}, options)
 
 
 def _single(options) -> Report:
@@ -137,8 +152,8 @@ def _single(options) -> Report:
                             "--input 2x3x32x32")
         try:
             arguments = json.loads(options.args)
-        except ValueError as error:
-            raise UserError(f"--args {options.args!r} is no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"--args {options.args!r:.99} is no JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise UserError(f"--args must be a JSON object, not {options.args!r}")
         source = models.Source(*options.models, arguments)
@@ -152,9 +167,9 @@ def _single(options) -> Report:
                  reproduction=options.repro, device=options.device)
 
 
-def _one_by_one(names: list[str], options) -> list[Report]:
+def _one_by_one(names: list[str], options) -> dict[str, Report]:
     """Each net in a process of its own: Jittor keeps the memory that a net has used."""
-    found = []
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             path = Path(folder) / f"{name}.json"
@@ -166,24 +181,26 @@ def _one_by_one(names: list[str], options) -> list[Report]:
             done = subprocess.run(command, stdout=subprocess.DEVNULL)
             if done.returncode not in (0, 1) or not path.is_file():
                 raise UserError(f"checking {name} ended with exit code {done.returncode}")
-            found.append(reports.load(path))
-            print(f"{name}: {'passed' if found[-1].passed else 'FAILED'}", flush=True)
+            found[path.name] = reports.load(path)
+            print(f"{name}: {'passed' if found[path.name].passed else 'FAILED'}", flush=True)
     return found
 
 
-def _show(found: list[Report], options) -> int:
+def _show(found: dict[str, Report], options) -> int:
+    """Print and write reports.
+
+    Args:
+        found: file in the folder of several reports -> report. (A title is any text, and may come twice.)
+    """
     from . import render
-    Console().print(render.table(found))
+    Console().print(render.table([*found.values()]))
     if options.json:
-        if len(found) == 1:
-            found[0].save(options.json)
-        else:
-            for report in found:
-                report.save(options.json / f"{report.title}.json")
+        for name, report in found.items():
+            report.save(options.json / name if len(found) > 1 else options.json)
     if options.html:
         with atomic_write(options.html) as file:
-            file.write(render.page(found).encode())
-    return int(not all(report.passed for report in found))
+            file.write(render.page([*found.values()]).encode())
+    return int(not all(report.passed for report in found.values()))
 
 
 def _report(options) -> int:
@@ -192,11 +209,13 @@ def _report(options) -> int:
     files = sorted(options.folder.glob("*.json"))
     if not files:
         raise UserError(f"{options.folder} holds no reports (*.json)")
-    return _show([reports.load(path) for path in files], options)
+    _prepare(options, len(files) > 1)
+    return _show({path.name: reports.load(path) for path in files}, options)
 
 
 def _convert(options) -> int:
     from . import weights
+    _prepare(options)
     if options.target.suffix != ".safetensors":
         raise UserError(f"{options.target}: the target must end in .safetensors")
     arrays = weights.read(options.source)
@@ -207,11 +226,13 @@ def _convert(options) -> int:
 
 def _inject(options) -> int:
     from . import inject
+    _prepare(options)
     return inject.run(options)
 
 
 def _probe(options) -> int:
     from . import probe
+    _prepare(options)
     rows = probe.probe(options.ops)
     Console().print(probe.render(rows))
     if options.json:

@@ -17,7 +17,7 @@ import torch
 from training.errors import UserError
 from training.run import command, environment
 
-from . import checks, initial, keymap, rules, stream, weights
+from . import checks, initial, keymap, models, rules, stream, weights
 from .layers import first_divergence
 from .models import Source
 from .pair import Pair, make_pair, randomise
@@ -91,6 +91,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
                             "the Jittor model comes first")
     wanted, verdicts = _levels(levels), _verdicts(verdicts)
     _check_device(device)
+    if "optimizer" in wanted:
+        models.import_module(optim)  # what it lacks is found out before the work begins
     task = _task(inputs, labels, loss, seed)
     report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
     report.environment = _environment(task, seed, verdicts, device)
@@ -304,6 +306,11 @@ def _explained(pair: Pair) -> Callable[[Check], Check]:
     return explain
 
 
+def _folder_name(title: str, verdict: str) -> str:
+    short = re.sub(r"[^\w.-]+", "_", title)[-55:]  # a name has at most 255 bytes, a letter up to four
+    return f"{short}-{verdict}"
+
+
 def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
     """Where the failing levels begin: outputs first; gradients only if outputs are right, and buffers
     if gradients are too (those after a step follow from them)."""
@@ -327,7 +334,7 @@ def _places(pair: Pair, report: Report, source, reproduction) -> list[Place]:
             e = place.error
             folder = ""
             if source and reproduction:
-                folder = Path(reproduction) / re.sub(r"[^\w.-]+", "_", f"{report.title}-{verdict}")
+                folder = Path(reproduction) / _folder_name(report.title, verdict)
                 write_reproduction(folder, seen, place, dtype, level, source, report.title)
             found.append(Place(verdict, level, place.call.path, place.inside, Check(
                 verdict, level, place.tensor, e.e2 / U, e.einf / U, place.floor, rule(place.floor)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ BATCHES = {"googlenet_paper": 2, "mobilenet_mnist": 2, "densenet121_mnist": 8, "
            "densenet161": 8, "densenet169": 8, "densenet201": 8, "inception_v2": 8, "inception_v3": 8,
            "inception_v4": 8,
            **dict.fromkeys(("alexnet", "alexnet_paper", "alexnet_single"), 2)}
+
+AXES, LARGEST, BELOW = 8, 2**28, 2**31  # of an input: the most sizes and numbers, and the bound of whole ones
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def build(spec: str, arguments: dict):
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise UserError(f"{spec!r} is no model: use FILE.py:NAME or PACKAGE.MODULE:NAME")
-    module = _module(place)
+    module = import_module(place)
     found = getattr(module, name, None)
     if not callable(found):
         names = [n for n, value in vars(module).items() if inspect.isclass(value) and n[0] != "_"]
@@ -84,7 +87,8 @@ def build(spec: str, arguments: dict):
                         f"{error}") from error
 
 
-def _module(place: str):
+def import_module(place: str):
+    """The module `file.py` or `package.module`. Raises UserError if it cannot be imported."""
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)
@@ -111,7 +115,7 @@ def _module(place: str):
 
 
 def nets(names: list[str]) -> list[str]:
-    """These nets of ours, or every one for ["all"]. Raises UserError for an unknown one."""
+    """These nets of ours, each once, or every one for ["all"]. Raises UserError for an unknown one."""
     if names == ["all"]:
         return list(NETS)
     for name in names:
@@ -119,7 +123,7 @@ def nets(names: list[str]) -> list[str]:
             lookup(name)
         except ValueError as error:
             raise UserError(str(error)) from error
-    return names
+    return list(dict.fromkeys(names))
 
 
 def zoo(name: str, seed: int = 0):
@@ -147,16 +151,18 @@ def random_inputs(shapes: list[str], seed: int) -> tuple[np.ndarray, ...]:
     """Arrays for `NxCxHxW` (standard normal, float32) or `NxL:K` (whole numbers below K, int64).
 
     Raises:
-        UserError: anything else.
+        UserError: anything else, or an input too large to be run.
     """
     rng = np.random.default_rng(seed)
     found = []
     for text in shapes:
-        match = re.fullmatch(r"([1-9]\d*(?:x[1-9]\d*)*)(?::([1-9]\d*))?", text)
-        if not match:
-            raise UserError(f"--input {text!r}: use sizes such as 2x3x32x32, or 2x16:100 for whole "
-                            "numbers below 100")
-        shape = tuple(map(int, match[1].split("x")))
-        found.append(rng.integers(0, int(match[2]), shape) if match[2]
+        match = re.fullmatch(r"([1-9]\d{0,30}(?:x[1-9]\d{0,30})*)(?::([1-9]\d{0,30}))?", text)
+        shape = tuple(map(int, match[1].split("x"))) if match else ()
+        below = int(match[2] or 1) if match else 1
+        if not match or len(shape) > AXES or math.prod(shape) > LARGEST or below > BELOW:
+            raise UserError(f"--input {text!r:.99}: use sizes such as 2x3x32x32, or 2x16:100 for whole "
+                            f"numbers below 100; at most {AXES} sizes, {LARGEST} numbers in all, "
+                            f"below {BELOW}")
+        found.append(rng.integers(0, below, shape) if match[2]
                      else rng.standard_normal(shape).astype("float32"))
     return tuple(found)

@@ -13,7 +13,7 @@ from .pair import Pair
 from .task import Task
 from .truth import BUDGETS, U
 
-SCRIPT = '''"""{title}: {where} differs ({level}, {dtype}).
+SCRIPT = '''"""{heading}
 
 Feeds the module in Jittor and in PyTorch what the reference feeds it, prints the errors against float64
 in u = 2^-24 and exits with 1 if one is over its budget. Run it: python {name}
@@ -42,7 +42,9 @@ def write(folder: Path, pair: Pair, divergence: Divergence, dtype: str, level: s
     arrays.update((f"input.{i}", a) for i, a in enumerate(call.inputs))
     weights.save(folder / "arrays.safetensors", arrays,
                  {"names": json.dumps(pair.names), "seed": str(pair.task.seed), "device": pair.device})
-    script = SCRIPT.format(title=title, where=call.name, level=level, dtype=dtype, module=call.path,
+    heading = f"{title}: {call.name} differs ({level}, {dtype})."
+    heading = heading.encode("unicode_escape").decode().replace('"', r'\"')  # it must not end the docstring
+    script = SCRIPT.format(heading=heading, level=level, dtype=dtype, module=call.path,
                            jittor=source.jittor, torch=source.torch, arguments=source.arguments,
                            name="reproduce.py")
     with atomic_write(folder / "reproduce.py") as file:

@@ -1,7 +1,6 @@
 """Levels "optimizer" and "schedule": the update rules and the learning rates, value by value."""
 from __future__ import annotations
 
-import importlib
 import inspect
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from training.schedule import Schedule
 
+from . import models
 from .layers import errors
 from .pair import Pair
 from .report import Check, Report
@@ -50,7 +50,7 @@ def optimizers(pair: Pair, report: Report, module: str = "jt_models.optim") -> N
     # From 1e-9 to 1: an epsilon in the wrong place shows at small ones.
     gradients = [{name: rng.standard_normal(a.shape) * 10.0 ** rng.uniform(-9, 0, a.shape)
                   for name, a in start.items()} for _ in range(STEPS)]
-    rules = importlib.import_module(module)
+    rules = models.import_module(module)
     for title, (rule, options) in OPTIMIZERS.items():
         constructor = getattr(rules, rule, None)
         missing = [] if constructor is None else [

@@ -1,15 +1,18 @@
 """`python -m parity`: exit codes, files, and one line for bad input."""
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from jittor import nn as jt_nn
-from parity import __main__, api, report as reports, weights
+from parity import __main__, api, report as reports, reproduce, weights
+from parity.models import Source
 from parity.report import Check, Report
 from training.errors import UserError
 
@@ -66,7 +69,22 @@ BAD = [
     (["check", "no.py:Net", PAIR[1], "--input", "2x3x8x8"], "no such file: no.py"),
     (["check", "Net", PAIR[1], "--input", "2x3x8x8"], "use FILE.py:NAME or PACKAGE.MODULE:NAME"),
     (["check", "--net", "resnet81"], "did you mean"),
+    (["check", *PAIR, "--input", "2x3x8x8", "--args", "[" * 10**5], "is no JSON"),
+    (["check", *PAIR, "--input", "99999999999x99999999999"], "268435456 numbers in all"),
+    (["check", *PAIR, "--input", "2x3:99999999999999999999"], "below 2147483648"),
+    (["check", *PAIR, "--input", "x".join("1" * 40)], "at most 8 sizes"),
+    (["check", *PAIR, "--input", "9" * 5000], "268435456 numbers in all"),
+    (["check", *PAIR, "--input", "2x3x8x8", "--level", "optimizer", "--optim", "nope.nope"],
+     "nope.nope cannot be imported"),
     (["check", "--net", "cnn", "--steps", "-1"], "must not be negative"),
+    (["check", "--net", "cnn", "--seed", "9" * 22], "--seed must be 0 to 2147483647"),
+    (["check", *PAIR, "--json", "."], "'.' cannot be written"),
+    (["check", *PAIR, "--html", ""], "'' cannot be written"),
+    (["check", *PAIR, "--repro", ""], "'' cannot be written"),
+    (["check", "--net", "cnn", "cnn_1x1", "--json", ""], "'' cannot be written"),
+    (["inject", "--json", "/"], "'/' cannot be written"),
+    (["probe", "--json", "."], "'.' cannot be written"),
+    (["convert", "no.pth", ""], "'' cannot be written"),
     (["report", "no-such-folder"], "no such folder"),
     (["convert", "no.pth", "out.safetensors"], "no such weights file"),
     (["convert", "no.pth", "out.pth"], "must end in .safetensors"),
@@ -102,6 +120,59 @@ def test_report_shows_saved_reports(tmp_path, capsys):
     (tmp_path / "ugly.json").write_text('{"checks": 3}')
     assert __main__.main(["report", str(tmp_path)]) == 2
     assert "ugly.json" in capsys.readouterr().err
+
+
+def saved(folder, titles):
+    for name, title in titles.items():
+        Report(title, [Check("structure", "eval", "output", 0.0, 0.0, 0.0, 1.0)]).save(folder / name)
+    return str(folder)
+
+
+def test_several_reports_are_written_under_the_names_of_their_files(tmp_path):
+    titles = {"a.json": "/absolute", "b.json": "../../up", "c.json": "\0", "d.json": "equal",
+              "e.json": "equal"}
+    folder = saved(tmp_path / "in", titles)
+    assert __main__.main(["report", folder, "--json", str(tmp_path / "out")]) == 0
+    assert {path.name: reports.load(path).title for path in (tmp_path / "out").iterdir()} == titles
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize("titles", [{"a.json": "a"}, {"a.json": "a", "b.json": "b"}])
+@pytest.mark.parametrize("option, place", [("--json", ""), ("--html", ""), ("--html", "."), ("--html", "/"),
+                                           ("--json", "file/x"), ("--html", "file/x")])
+def test_reports_go_only_where_they_can_be_written(titles, option, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert __main__.main(["report", saved(tmp_path / "in", titles), option, place]) == 2
+    shown = capsys.readouterr()
+    assert "cannot be written" in shown.err and not shown.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--repro"])
+def test_a_file_in_the_place_of_a_folder_is_found_before_the_nets_are_checked(option, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert __main__.main(["check", "--net", "cnn", "cnn_1x1", option, str(tmp_path / "file")]) == 2
+    assert "file is no folder" in capsys.readouterr().err
+
+
+def test_a_pipe_among_reports_is_one_line(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.json")
+    assert __main__.main(["report", str(tmp_path)]) == 2
+    assert "a.json is no parity report: it is no regular file" in capsys.readouterr().err
+
+
+def test_a_title_stays_text_in_a_reproduction(tmp_path):
+    pair = SimpleNamespace(start=SimpleNamespace(arrays={}), task=SimpleNamespace(seed=0), names={},
+                           device="cpu")
+    found = SimpleNamespace(call=SimpleNamespace(inputs=(), name="conv", path="conv"))
+    title = 'a"""\nboom\n"""\\N\\udcff\udcff'
+    reproduce.write(tmp_path, pair, found, "float32", "eval", Source("a.b:C", "d.e:F"), title)
+    tree = ast.parse((tmp_path / "reproduce.py").read_text())
+    assert ast.get_docstring(tree).startswith(f"{title}: conv differs")
+    assert "boom" not in ast.dump(tree.body[1])
+    assert len(api._folder_name("é/" * 400, "structure").encode()) < 255
+    assert api._folder_name("../..", "structure") == ".._..-structure"
 
 
 def test_the_plugin_gives_the_pair_and_shows_the_report(pytester, monkeypatch):
