@@ -102,8 +102,11 @@ def main(run: Callable[[], None]) -> int:
     0: done. 2: bad input, or a file that cannot be read or written, with one line on stderr.
     130: interrupted by Ctrl-C or SIGTERM. 141: whoever read the output has gone.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a test has replaced it
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the caller has closed it (`>&-`)
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):  # not where a test has replaced it
             stream.reconfigure(errors="backslashreplace")
     with _signals():
         return _main(run)
@@ -119,7 +122,7 @@ def _main(run) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except MemoryError as error:
-        print(f"error: not enough memory: {error}", file=sys.stderr)
+        print(f"error: {UserError(f'not enough memory: {error}')}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -128,7 +131,7 @@ def _main(run) -> int:
         if error.strerror is None:
             raise
         place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        print(f"error: {UserError(f'{error.strerror}{place}')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)

@@ -55,8 +55,8 @@ KNOWN = {
 def read(name: str, data_dir: Path) -> tuple[Split, Split, tuple[str, ...]]:
     """(train, test, classes) of a data set of KNOWN, from `data_dir` in torchvision's layout.
 
-    Downloads it there if it is missing or damaged. Raises UserError if that fails or if
-    torchvision cannot be imported.
+    Downloads it there if it is missing or damaged. Raises UserError if that fails, if a label
+    is no class or if torchvision cannot be imported.
     """
     known = KNOWN[name]
     try:
@@ -90,9 +90,14 @@ def _read(dataset: type, data_dir: Path) -> tuple[Split, Split, tuple[str, ...]]
 
 def _split(dataset) -> Split:
     """The pixels of a torchvision data set, which are [N,H,W,C] or [N,H,W] there."""
+    targets = np.asarray(dataset.targets)
+    with np.errstate(invalid="ignore"):
+        labels = targets.astype(np.int32)
+    if wrong := targets[labels != targets].tolist():  # 2**32, say, would become class 0
+        raise UserError(f"{type(dataset).__name__} has the label {wrong[0]}, which is no class")
     images = np.asarray(dataset.data)
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Split(np.ascontiguousarray(images), np.asarray(dataset.targets).astype(np.int32))
+    return Split(np.ascontiguousarray(images), labels)
 
 
 def _download(dataset: type, data_dir: Path, archives: str) -> None:

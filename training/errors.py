@@ -6,6 +6,11 @@ from collections.abc import Iterable
 _LONGEST = 2000
 
 
+def escaped(text: str) -> str:
+    """Text of which no line break, terminal code or lone surrogate is left: they become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(ValueError):
     """Bad input: one sentence that names the value and what is allowed.
 
@@ -14,8 +19,7 @@ class UserError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
-                       for c in super().__str__())
+        text = escaped(super().__str__())
         return text if len(text) < _LONGEST else f"{text[:_LONGEST - 10]} ..."
 
 

@@ -53,7 +53,8 @@ def score(outputs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int,
         logits = np.asarray(logits, "float64")
         own = logits[np.arange(len(labels)), labels]
         largest = logits.max(1)
-        loss += float((np.log(np.exp(logits - largest[:, None]).sum(1)) + largest - own).sum())
+        with np.errstate(invalid="ignore"):  # the loss tells
+            loss += float((np.log(np.exp(logits - largest[:, None]).sum(1)) + largest - own).sum())
         np.add.at(confusion, (labels, logits.argmax(1)), 1)
         # As in argmax, of equal outputs the first counts as larger.
         before = (logits == own[:, None]) & (np.arange(classes) < labels[:, None])

@@ -67,11 +67,19 @@ def existing_parent(path: Path) -> Path:
     return next((p for p in Path(path).absolute().parents if p.exists()), Path(path))
 
 
-def check_writable(path: Path) -> None:
-    """Bad places are found before the work begins: UserError if nothing can be made at `path`."""
+def check_writable(path: Path, file: bool = False) -> None:
+    """Bad places are found before the work begins: UserError if nothing can be made at `path`, or, where a
+    `file` is to be made, if it is a folder (as the empty name is)."""
+    if file and Path(path).is_dir():
+        raise UserError(f"{str(path)!r} cannot be written: it is a folder, not the name of a file")
     parent = existing_parent(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{path} cannot be written: {parent} is no folder that can be written to")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; that of a file may hold any bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def read_json(path: Path, pipe: bool = False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from .errors import UserError
-from .files import atomic_write
+from .files import atomic_write, is_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+
+# What a file with such a suffix may hold. PIL knows more, and starts Ghostscript for one of them.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 
 # Part of the cache key: raise it when the decoded pixels of the same files would change.
 _FORMAT = 1
@@ -40,7 +44,8 @@ def scan(root: Path) -> Listing:
 
     Names that begin with a dot are skipped, and so are files without an image's suffix (of
     SUFFIXES, in any case). Raises UserError for a missing folder, fewer than two classes, a
-    class without images, or a test set with other classes than the training set.
+    class without images or whose name is no UTF-8, or a test set with other classes than the training
+    set.
     """
     names = {split: _class_names(root / split) for split in ("train", "test")}
     if names["train"] != names["test"]:
@@ -103,6 +108,9 @@ def _class_names(folder: Path) -> list[str]:
         raise UserError(f"{folder} is missing: an image folder is train/<class>/* and "
                         f"test/<class>/*")
     names = [path.name for path in class_folders(folder)]
+    for name in names:
+        if not is_text(name):
+            raise UserError(f"{folder / name} is no name in UTF-8: rename this class")
     if len(names) < 2:
         raise UserError(f"{folder} must hold at least two class folders, not {len(names)}")
     return names
@@ -145,7 +153,7 @@ def _decode_all(files: list[Path], image_size: int | None) -> np.ndarray:
 def _decode(path: Path, image_size: int | None) -> tuple[np.ndarray, bool]:
     """RGB pixels, uint8 [3,H,W], and whether the file is grey."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             mode = image.mode
             colour = image.convert("RGB")
         if image_size is not None:
@@ -170,11 +178,13 @@ def _cache_file(root: Path, files: list[Path], image_size: int | None) -> Path:
     digest = hashlib.sha256(repr((_FORMAT, image_size)).encode())
     for path in files:
         try:
-            stat = path.stat()
+            found = path.stat()
         except OSError as problem:
             raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path} cannot be read as an image (it is no regular file)")
         digest.update(os.fsencode(path.relative_to(root)))
-        digest.update(repr((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+        digest.update(repr((found.st_size, found.st_mtime_ns, found.st_ctime_ns)).encode())
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "jittor-cnn-zoo" / f"images-{digest.hexdigest()[:32]}.npz"
 

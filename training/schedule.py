@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from .errors import UserError, did_you_mean
 
 KINDS = ("cosine", "multistep", "constant")
+# Far above any that trains, and below what float32 holds.
+LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Schedule:
     warmup_steps: the rate first rises linearly: lr/warmup_steps, 2*lr/warmup_steps, ..., lr.
     milestones, gamma: for "multistep" only; epochs counted from 0, warm-up included.
 
-    Raises UserError for an unknown kind, an lr or gamma that is not positive and finite, a
-    warm-up longer than the training, and milestones that do not increase or do not lie after
-    the warm-up and before the end.
+    Raises UserError for an unknown kind, an lr or gamma that is not positive and finite, a rate
+    that becomes larger than LARGEST, a warm-up longer than the training, and milestones that do
+    not increase or do not lie after the warm-up and before the end.
     """
 
     kind: str
@@ -67,6 +69,12 @@ class Schedule:
                 f"milestones must lie after the warm-up ({self.warmup_steps} steps) and before "
                 f"the end ({self.total_steps} steps of {self.steps_per_epoch} an epoch), "
                 f"not at epochs {shown}"
+            )
+        growth = len(self.milestones) * math.log(self.gamma)
+        if max(growth, growth + math.log(self.lr)) > math.log(LARGEST):
+            raise UserError(
+                f"lr {self.lr} is multiplied by gamma {self.gamma} {len(self.milestones)} times, "
+                f"which is above {LARGEST:g}"
             )
 
     def __call__(self, step: int) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from training import datasets, folder
 from training.datasets import channel_statistics, load
@@ -195,6 +195,20 @@ def test_images_must_be_square(root):
         load_folder(root)
 
 
+def test_no_image_starts_a_program(root, tmp_path, monkeypatch):
+    """PIL would read this file with Ghostscript."""
+    trace, program = tmp_path / "trace", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (root / "test/dog/0.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(UserError, match="0.png cannot be read as an image"):
+        load_folder(root)
+    assert not trace.exists()
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -212,8 +226,9 @@ def sixteen_bit(path):
         (sixteen_bit, "more than 8 bits"),
         (lambda path: (path.unlink(), path.symlink_to("nowhere.png")), "cannot be read"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "no regular file"),
     ],
-    ids=["truncated", "empty", "html", "16 bit", "dangling link", "folder"],
+    ids=["truncated", "empty", "html", "16 bit", "dangling link", "folder", "pipe"],
 )
 def test_a_bad_image_is_named(root, damage, message):
     bad = root / "test/dog/0.png"
@@ -248,9 +263,10 @@ def without(name):
         (lambda root: picture(root / "train/ant/0.png"),
          "train has the class folder 'ant', which .*test lacks"),
         (lambda root: (root / "test/dog").rename(root / "test/Dog"), "must have the same classes"),
+        (lambda root: os.mkdir(os.fsencode(root / "train") + b"/\xff"), "train/.* is no name in UTF-8"),
     ],
     ids=["no folder", "no train", "no test", "one class", "empty class", "extra test class",
-         "extra train class", "case"],
+         "extra train class", "case", "no UTF-8"],
 )
 def test_wrong_layouts(root, change, message):
     change(root)

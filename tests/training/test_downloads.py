@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from training import downloads
 from training.datasets import load
@@ -166,6 +167,18 @@ def test_labels_out_of_range(tmp_path, offline):
     (tmp_path / "MNIST/raw" / RAW[3]).write_bytes(idx(np.array([0, 1, 2, 3, 77, 5], np.uint8)))
     with pytest.raises(UserError, match="mnist: the test split has the label 77"):
         load("mnist", tmp_path, 0, 0)
+
+
+def test_a_label_that_no_class_can_have(tmp_path, tv, offline):
+    """2**32 is 0 in 32 bits."""
+    (tmp_path / "MNIST/processed").mkdir(parents=True)
+    for name, label in (("training", 0), ("test", 2**32)):
+        torch.save((torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([1, label])),
+                   tmp_path / f"MNIST/processed/{name}.pt")
+    with pytest.raises(UserError, match="MNIST is missing or damaged"):
+        load("mnist", tmp_path, 0, 0)
+    with pytest.raises(UserError, match="MNIST has the label 4294967296, which is no class"):
+        downloads._read(tv.MNIST, tmp_path)
 
 
 def test_a_download_is_complete_or_absent(tmp_path, server):

@@ -20,11 +20,13 @@ def test_scores_are_scikit_learns_and_torchs():
     assert found.images == 50
 
 
+@pytest.mark.filterwarnings("error")
 def test_large_equal_and_broken_outputs():
     assert score([(np.array([[1e4, 0.0]]), np.array([1]))], 2).loss == 1e4
     equal = score([(np.zeros((7, 7)), np.arange(7))], 7)
     assert (equal.accuracy, equal.top5) == (1 / 7, 5 / 7)
-    assert np.isnan(score([(np.array([[np.nan, 0.0]]), np.array([1]))], 2).loss)
+    for broken in (np.nan, np.inf):
+        assert np.isnan(score([(np.array([[broken, 0.0]]), np.array([1]))], 2).loss)
     assert score([(np.zeros((3, 2)), np.array([0, 1, 1]))], 2).top5 == 1
 
 

@@ -110,6 +110,8 @@ def test_steps_outside_the_training(step):
         ({"milestones": (0, 5)}, "not at epochs 0, 5"),
         ({"milestones": (-1, 5)}, "must lie"),
         ({"milestones": (5, 10)}, r"the end \(70 steps of 7 an epoch\), not at epochs 5, 10"),
+        ({"gamma": 1e200, "lr": 1e-300}, r"multiplied by gamma 1e\+200 2 times, .* above 1e\+30"),
+        ({"gamma": 1e15, "lr": 10.0}, r"above 1e\+30"),
         ({"milestones": (1, 5), "warmup_steps": 8}, r"after the warm-up \(8 steps\)"),
     ],
 )
