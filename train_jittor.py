@@ -134,12 +134,14 @@ class Engine:
                 "steps": np.array(self.optimizer.steps)}
 
     def load_optimizer(self, arrays):
-        slots = self._slots()
-        if set(arrays) != {*slots, "steps"}:
-            raise ValueError("it is of another optimizer")
-        for name, var in slots.items():
+        for name, var in self._slots().items():
             var.update(self.jt.array(arrays[name]))
         self.optimizer.steps = int(arrays["steps"])
+
+    def state_shapes(self):
+        shapes = {name: tuple(p.shape) for name, p in self.trainable(self.net).items()}
+        slots = {name: tuple(var.shape) for name, var in self._slots().items()}
+        return {"optimizer": {**slots, "steps": ()}, "average": shapes if self.args.ema else {}}
 
     def _slots(self):
         """"momentum_buffer.conv1.weight" and so on -> Var of the optimizer's state."""

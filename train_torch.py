@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import datetime
 import resource
 
 from parity import weights
@@ -29,8 +30,7 @@ class Engine:
         self.cross_entropy = torch.nn.functional.cross_entropy
         self.device = _device(torch, args.device, ranks)
         if ranks.size > 1:
-            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            atexit.register(torch.distributed.destroy_process_group)
+            _join(torch, "nccl" if self.device.type == "cuda" else "gloo")
         size = input_size(args.net, data.image_size)
         self.seed(args.seed)
         torch.backends.cudnn.benchmark = True
@@ -39,8 +39,8 @@ class Engine:
                           dropout=args.dropout).to(self.device, memory_format=layout)
         self.run = self.net
         if ranks.size > 1:
-            net = synchronised(self.net) if args.sync_bn else self.net
-            self.run = torch.nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+            self.run = torch.nn.parallel.DistributedDataParallel(
+                synchronised(self.net) if args.sync_bn else self.net, broadcast_buffers=False)
         if args.compile:
             self.run = _compiled(torch, self.run, self.device)
         self.optimizer = _optimizer(torch, self.net.parameters(), args)
@@ -123,8 +123,7 @@ class Engine:
             p.copy_(value)
 
     def average_arrays(self):
-        names = [name for name, _ in self.net.named_parameters()]
-        return {name: a.cpu().numpy() for name, a in zip(names, self.average)}
+        return {name: a.cpu().numpy() for (name, _), a in zip(self.net.named_parameters(), self.average)}
 
     def load_average(self, arrays):
         self.average = [self.torch.tensor(arrays[name]).to(self.device)
@@ -145,8 +144,15 @@ class Engine:
         for key, array in arrays.items():
             slot, _, name = key.partition(".")
             state.setdefault(index[name], {})[slot] = self.torch.tensor(array)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def state_shapes(self):
+        shapes = {name: tuple(p.shape) for name, p in self.net.named_parameters()}
+        sgd = ("momentum_buffer",) if self.args.momentum else ()
+        slots = sgd if self.args.optimizer == "sgd" else ("step", "exp_avg", "exp_avg_sq")
+        optimizer = {f"{slot}.{name}": () if slot == "step" else shape
+                     for slot in slots for name, shape in shapes.items()}
+        return {"optimizer": optimizer, "average": shapes if self.args.ema else {}}
 
     def peak_memory(self):
         if self.device.type == "cuda":
@@ -165,6 +171,15 @@ def _device(torch, choice: str, ranks):
                         f"{torch.cuda.device_count()} GPU(s): start fewer, or use --device cpu")
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)
+
+
+def _join(torch, backend: str) -> None:
+    try:
+        # At the start and in each sum; NCCL's own default, while gloo would wait for half an hour.
+        torch.distributed.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+    except RuntimeError as error:
+        raise UserError(f"the ranks of this training did not find each other: {error}") from error
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def _compiled(torch, net, device):

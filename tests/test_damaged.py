@@ -98,7 +98,7 @@ def resumed_log(path):
     (path.parent / "steps.csv").write_text("epoch,step,lr,loss\n1,1,0.01,2.3\n2,2,0.005,2.1\n")
     (path.parent / "args.json").write_text(json.dumps(RECORD))
     with run.Run(path.parent, RECORD, 0, resume=True) as opened:
-        opened.keep_epochs(2)
+        opened.keep_epochs(2, 1)
 
 
 def image(path):

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from parity import weights
 
 from .errors import UserError
@@ -38,11 +40,14 @@ def save(path: Path, engine, progress: Progress, note: dict[str, str]) -> None:
                  {**note, "best": repr(progress.best), "seconds": repr(progress.seconds)})
 
 
-def load(path: Path, engine) -> Progress:
+def load(path: Path, engine, net: str, command: str) -> Progress:
     """Put a state into the engine.
 
+    Args:
+        net, command: of the run, which the state must be of.
+
     Raises:
-        UserError: the file is damaged, or of another net or optimizer.
+        UserError: the file is damaged, or of another run, net or optimizer.
     """
     parts: dict[str, dict] = {part: {} for part in _PARTS}
     for key, array in weights.read(path).items():
@@ -50,15 +55,28 @@ def load(path: Path, engine) -> Progress:
         parts.setdefault(part, {})[name] = array
     note = weights.metadata(path)
     try:
+        for name, wanted in (("net", net), ("command", command)):
+            if note[name] != wanted:
+                raise ValueError(f"its {name} is {note[name]}, the run's is {wanted}")
         progress = Progress(int(note["epoch"]), float(note["best"]), float(note["seconds"]))
-        for key, array in {**parts["average"], **parts["optimizer"]}.items():
-            # "momentum_buffer.conv1.weight", say; a count of steps has no shape.
-            name = key if key in parts["average"] else key.partition(".")[2]
-            if name and array.ndim and array.shape != parts["weights"][name].shape:
-                raise ValueError(f"{key} has shape {array.shape}")
+        if progress.epoch < 1 or not 0 <= progress.seconds < math.inf or not progress.best <= 1:
+            raise ValueError(f"it notes {progress}")
+        for part, shapes in engine.state_shapes().items():
+            _check(part, parts[part], shapes)
         weights.load(engine.net, parts["weights"])
         engine.load_optimizer(parts["optimizer"])
         engine.load_average(parts["average"])
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not the state of this run: {error}") from error
     return progress
+
+
+def _check(part: str, arrays: dict, shapes: dict) -> None:
+    """ValueError if they are not arrays of these shapes, of finite numbers."""
+    if odd := sorted(set(arrays) ^ set(shapes)):
+        raise ValueError(f"{part} {'has' if odd[0] in arrays else 'lacks'} {odd[0]}")
+    for name, array in arrays.items():
+        if array.shape != shapes[name]:
+            raise ValueError(f"{part} {name} has shape {array.shape}, not {shapes[name]}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{part} {name} is not finite")

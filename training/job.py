@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from zoo.summary import layer_table, net_table
 
 from . import checkpoint, cli, datasets, loop, options, repeat
 from .errors import UserError
+from .files import check_writable
 from .ranks import Ranks, find
 from .run import Run, command, default_folder, environment, read_record
 
@@ -62,6 +64,8 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None, rank
 
 
 def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -> None:
+    if args.save_init and not args.resume:
+        check_writable(args.save_init, file=True)
     data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
                          args.image_size, args.augment)
     plan, schedule = loop.plan_and_schedule(args, data)
@@ -69,6 +73,8 @@ def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -
     if record and record.get("data_sha256") != data.sha256:
         raise UserError(f"the images are no longer those of the run in {folder}")
     state = folder / checkpoint.FILE
+    if record and os.path.lexists(state) and not state.is_file():
+        raise UserError(f"{state} is no regular file, so that {folder} cannot be resumed")
     resumed = bool(record) and state.is_file()
     start = weights.read(args.init_from) if args.init_from and not resumed else None
     size = input_size(args.net, data.image_size)
@@ -80,30 +86,44 @@ def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -
         zoo = importlib.import_module(options.ZOOS[framework])
         weights.load(engine.net, {zoo.own_key(args.net, key): a for key, a in start.items()})
     if args.evaluate:
-        print(f"test: {loop.shown(loop.evaluate(engine, data, 'test', args))}")
+        scores = loop.evaluate(engine, data, "test", args)
+        if not math.isfinite(scores.loss):
+            raise UserError(f"the loss of {args.init_from} on the test images is not finite")
+        print(f"test: {loop.shown(scores)}")
         return
     arrays = engine.arrays()
+    if record and not resumed and weights.sha256(arrays) != record.get("start_sha256"):
+        raise UserError(f"the initial weights are no longer those of the run in {folder}")
     here = {**engine.environment(), **environment(("numpy", framework, "torchvision"))}
     record = record or {"command": shown_command, "options": vars(args), "data": data.source,
                         "data_sha256": data.sha256, "net_image_size": size,
                         "start_sha256": weights.sha256(arrays), **here}
     # Weights and at most two values each of the optimizer, last and best; old files beside the new.
     space = 8 * sum(a.nbytes for a in arrays.values()) + 10_000_000
-    progress = checkpoint.load(state, engine) if resumed else checkpoint.Progress()
+
+    def progress():
+        if not resumed:
+            return checkpoint.Progress()
+        return checkpoint.load(state, engine, args.net, record["command"])
+
     if ranks.rank:
-        loop.train(engine, data, args, None, plan, schedule, progress)
+        loop.train(engine, data, args, None, plan, schedule, progress())
         return
     with Run(folder, record, space, bool(args.resume), args.tensorboard) as opened:
+        # Until now another process may have trained here.
+        if args.resume and ((folder / "result.json").exists() or state.is_file() != resumed):
+            raise UserError(f"another process has trained in {folder} meanwhile: try again")
+        done = progress()
         if args.resume:
-            opened.keep_epochs(progress.epoch)
-            print(f"resuming {folder} after epoch {progress.epoch}")
-        elif args.save_init:
+            opened.keep_epochs(done.epoch, schedule.steps_per_epoch)
+            print(f"resuming {folder} after epoch {done.epoch}")
+        if args.save_init and not resumed:
             weights.save(args.save_init, arrays, {"net": args.net, "seed": str(args.seed)})
         print(f"{args.net} ({framework} on {here['device']}) on {data.source}")
         if size != data.image_size:
             print(f"{args.net} needs {size}x{size} pixels at least: the {data.image_size}x"
                   f"{data.image_size} images are resized on the device (bilinear)")
-        loop.train(engine, data, args, opened, plan, schedule, progress)
+        loop.train(engine, data, args, opened, plan, schedule, done)
 
 
 def _refuse_one_value_per_channel(rows, net: str) -> None:

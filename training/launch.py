@@ -1,7 +1,7 @@
 """Start a trainer in a process of its own, or let it continue."""
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +11,10 @@ from .errors import UserError
 from .run import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
-# Options in which two runs of the same experiment may differ: where things lie, who drew the weights, what
-# is shown.
-PLACES = {"output_dir", "init_from", "save_init", "data_dir", "resume", "print_every", "tensorboard"}
+# Options that change nothing in what a run comes to.
+SHOWN = {"output_dir", "save_init", "resume", "print_every", "tensorboard"}
+# Options in which two runs of the same experiment may differ: where the data lie, who drew the weights.
+PLACES = {*SHOWN, "data_dir", "init_from"}
 
 
 def kept(options_: dict) -> dict:
@@ -34,7 +35,7 @@ def train(framework: str, arguments: list[str], folder: Path, *start: str) -> in
     Raises:
         UserError: bad arguments, `folder` holds a run with other options, or the trainer was killed.
     """
-    if check(framework, arguments, folder):
+    if check(framework, arguments, folder, own={"init_from"} if "--init-from" in start else set()):
         if (folder / "result.json").is_file():
             return 0
         arguments = ["--resume", str(folder)]
@@ -52,12 +53,22 @@ def train(framework: str, arguments: list[str], folder: Path, *start: str) -> in
     return code
 
 
-def check(framework: str, arguments: list[str], folder: Path) -> bool:
-    """Whether `folder` holds a run, complete or not, of these arguments. Raises UserError as `train`."""
-    wanted = json.loads(json.dumps(vars(options.parse(framework, arguments)), default=str))
+def check(framework: str, arguments: list[str], folder: Path, own: set[str] = frozenset()) -> bool:
+    """Whether `folder` holds a run, complete or not, of these arguments, but for the options `own`, which the
+    caller sets. Raises UserError as `train`."""
+    wanted = options.plain(options.parse(framework, arguments))
     if not (folder / "args.json").is_file():
         return False
     record = read_record(folder)
-    if record.get("framework") != framework or kept(record.get("options", {})) != kept(wanted):
+    one, other = (_results(found, own) for found in (record["options"], wanted))
+    if record.get("framework") != framework or one != other:
         raise UserError(f"{folder} was made with other options: choose another --output-dir")
     return True
+
+
+def _results(found: dict, own: set[str]) -> dict:
+    """The options that decide what a run comes to, with places from the root."""
+    rest = {name: value for name, value in found.items() if name not in SHOWN | own}
+    places = {name: os.path.abspath(rest[name]) for name in ("data_dir", "init_from")
+              if isinstance(rest.get(name), str)}
+    return {**rest, **places}

@@ -11,6 +11,7 @@ An engine is a trainer's framework half; it provides
     averaged()                           context in which the net has the average weights of --ema, if any
     average_arrays() -> name -> array    that average, empty without one; load_average(arrays)
     optimizer_arrays() -> name -> array  the optimizer's state; load_optimizer(arrays) puts it back
+    state_shapes() -> {"optimizer", "average"} -> name -> shape   of these, once there was a step
     peak_memory() -> float               of the process or GPU, MB
 """
 from __future__ import annotations

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
+import json
 import shlex
 from pathlib import Path
 
@@ -11,10 +11,15 @@ from zoo.catalog import lookup
 
 from .datasets import DATASETS
 from .errors import UserError
+from .files import is_text
 from .run import read_record
-from .schedule import KINDS
+from .schedule import KINDS, LARGEST
 
 ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
+# Pixels; far above any net's, and an image of so many fits into memory.
+LARGEST_SIZE = 16384
+# Options of a command that trains nothing, or starts others that do.
+_NO_RUN = ("resume", "list", "summary", "evaluate", "seeds")
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,18 +27,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def number(kind, low, high=math.inf, open_high=False):
-    """argparse type: a finite number in [low, high], or [low, high)."""
+def number(kind, low, high=None, open_high=False):
+    """argparse type: a number in [low, high], or [low, high); `high` is by default 2**31 - 1 for whole
+    numbers and schedule.LARGEST for others."""
+    high = (2**31 - 1 if kind is int else LARGEST) if high is None else high
+
     def parse(text):
         try:
             value = kind(text)
         except ValueError:
             noun = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
-        too_high = value >= high if open_high else value > high
-        if not math.isfinite(value) or value < low or too_high:
-            end = f" and {'below' if open_high else 'at most'} {high}" if high < math.inf else ""
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: at least {low}{end}")
+        if not (low <= value < high if open_high else low <= value <= high):
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: at least {low} and "
+                                             f"{'below' if open_high else 'at most'} {high}")
         return value
     return parse
 
@@ -55,11 +62,12 @@ def _safetensors(text: str) -> Path:
     return path
 
 
-def parser(framework: str) -> argparse.ArgumentParser:
+def parser(framework: str, add_help: bool = True) -> argparse.ArgumentParser:
     """The options, for the trainer of one framework ("jittor" or "torch")."""
     zoo = ZOOS[framework]
     p = Parser(
-        prog=f"train_{framework}.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog=f"train_{framework}.py", add_help=add_help,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description=f"Train a net of {zoo}. train_jittor.py and train_torch.py take the same "
                     "options and, with the same seed, see the same batches.",
         epilog="Exit code: 0 done; 2 bad input, or a file that cannot be read or written (one line "
@@ -87,7 +95,8 @@ def parser(framework: str) -> argparse.ArgumentParser:
                         "DIR/train/CLASS/* and DIR/test/CLASS/*")
     g.add_argument("--val-fraction", type=fraction, default=0.1, metavar="F",
                    help="part of the training images that is held out for validation")
-    g.add_argument("--image-size", type=whole, metavar="PIXELS", help="resize the images")
+    g.add_argument("--image-size", type=number(int, 1, LARGEST_SIZE), metavar="PIXELS",
+                   help="resize the images")
     g.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
                    help="random crop and flip, where the data set allows")
     g.add_argument("--cutout", type=number(int, 0), default=0, metavar="PIXELS",
@@ -164,8 +173,15 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         UserError: one sentence that names the option.
     """
     args = parser(framework).parse_args(argv)
-    if args.resume:
-        return _recorded(framework, args)
+    return _recorded(framework, args) if args.resume else _checked(args)
+
+
+def plain(args: argparse.Namespace) -> dict:
+    """Parsed options as a run's record holds them."""
+    return json.loads(json.dumps(vars(args), default=str))
+
+
+def _checked(args: argparse.Namespace) -> argparse.Namespace:
     if args.list:
         return args
     if args.net is None:
@@ -186,6 +202,10 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--nesterov needs --optimizer sgd and a --momentum above 0")
     if args.milestones and args.schedule != "multistep":
         raise UserError("--milestones needs --schedule multistep")
+    for name, value in vars(args).items():
+        if isinstance(value, Path) and not is_text(str(value)) and not args.evaluate and not args.summary:
+            raise UserError(f"--{name.replace('_', '-')} {value} is no name in UTF-8: --resume could not "
+                            "find it again")
     return args
 
 
@@ -200,6 +220,15 @@ def _recorded(framework: str, given: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"{given.resume} is a run of train_{record.get('framework')}.py")
     if (given.resume / "result.json").exists():
         raise UserError(f"the run in {given.resume} is complete")
-    args = parse(framework, shlex.split(record["command"])[2:])
+    # Without help: it would be printed, and the process would end as if all were well.
+    args = parser(framework, add_help=False).parse_args(shlex.split(record["command"])[2:])
+    for name in _NO_RUN:
+        if getattr(args, name):
+            raise UserError(f"{given.resume}: args.json holds a command with --{name}, which leaves no run")
+    wanted = plain(_checked(args))
+    recorded = {**wanted, **record["options"]}  # an older run lacks what was added since
+    for name in wanted:
+        if wanted[name] != recorded[name]:
+            raise UserError(f"{given.resume}: {name} in the command of args.json is not that in its options")
     args.output_dir = args.resume = given.resume
     return args

@@ -6,6 +6,7 @@ together see exactly the batches that one process would.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,12 +61,30 @@ class Ranks:
 
 
 def find(framework: str) -> Ranks:
-    """What the launcher says. Raises UserError if it is the other framework's: its processes would train
-    each by itself."""
+    """What the launcher says.
+
+    Raises:
+        UserError: its variables are incomplete or no such numbers, or it is the other framework's launcher,
+            whose processes would train each by itself.
+    """
     launcher, *names = _LAUNCHERS[framework]
     other = "jittor" if framework == "torch" else "torch"
-    found = [int(os.environ.get(name, default)) for name, default in zip(names, "010")]
-    if found[1] == 1 and int(os.environ.get(_LAUNCHERS[other][2], 1)) > 1:
+    given = [name for name in names if name in os.environ]
+    missing = [name for name in names if name not in os.environ]
+    if given and missing:
+        raise UserError(f"{given[0]} is set but {missing[0]} is not: {launcher} sets both, and a training of "
+                        "one process needs neither")
+    rank, size, local = (_number(name, default) for name, default in zip(names, "010"))
+    if rank >= size:
+        raise UserError(f"{names[0]} is {rank}, but must be below {names[1]}, which is {size}")
+    if size == 1 and _number(_LAUNCHERS[other][2], "1") > 1:
         raise UserError(f"train_{framework}.py trains on several devices with {launcher}, not with "
                         f"{_LAUNCHERS[other][0]}")
-    return Ranks(*found)
+    return Ranks(rank, size, local)
+
+
+def _number(name: str, default: str) -> int:
+    text = os.environ.get(name, default)
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise UserError(f"{name} is {text!r}, but must be a whole number, at least 0")
+    return int(text)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import datetime
 import errno
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -29,11 +28,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import UserError
-from .files import existing_parent, write_json, write_text
+from .files import existing_parent, read_json, write_json, write_text
+from .logs import LOG, STEPS, read_log
 
-LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
-       "images_per_second", "peak_memory_mb")
-STEPS = ("epoch", "step", "lr", "loss")
 # Run folders that this process keeps to itself. A compiler that Jittor has forked must not keep them: it may
 # live longer than a run that was killed.
 _locked: set[int] = set()
@@ -74,21 +71,16 @@ def read_record(folder: Path) -> dict:
     """The args.json of a run. Raises UserError if `folder` holds no run."""
     path = Path(folder) / "args.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
+        for name, kind in (("command", str), ("options", dict)):
+            if not isinstance(record[name], kind):
+                raise ValueError(f"its {name} is {record[name]!r}")
         shlex.split(record["command"])
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: there is no args.json in it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
     return record
-
-
-def _numbers(line: str, columns: int) -> list[float | None]:
-    """The fields of a row, None for an empty one. Raises ValueError if it is no row of so many columns."""
-    found = [float(field) if field else None for field in line.split(",")]
-    if len(found) != columns:
-        raise ValueError(f"{len(found)} columns")
-    return found
 
 
 class Run:
@@ -128,7 +120,7 @@ class Run:
             partial.unlink()
         if not resume:
             self.write_json("args.json", record)
-            self.keep_epochs(0)
+            self.keep_epochs(0, 1)
 
     def _lock(self) -> None:
         self._place = os.open(self.folder, os.O_RDONLY)
@@ -153,31 +145,34 @@ class Run:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def keep_epochs(self, last: int) -> None:
-        """Drop the rows of later epochs from both logs, and begin TensorBoard's anew. Raises UserError if
-        a log lacks that epoch, or is damaged before it."""
-        rows = {}
-        for name, columns in (("log.csv", LOG), ("steps.csv", STEPS)):
-            text = self.path(name).read_bytes() if self.path(name).is_file() else b""
-            lines = text.decode("ascii", "replace").splitlines()
-            epochs = [line.partition(",")[0] for line in lines]
-            if last and str(last) not in epochs:
-                raise UserError(f"{self.path(name)} lacks epoch {last}, which was complete")
-            later = next((i for i, epoch in enumerate(epochs) if epoch == str(last + 1)), len(lines))
-            kept, rows[name] = lines[1:later], []
-            for number, line in enumerate(kept, 2):
-                try:
-                    rows[name].append(_numbers(line, len(columns)))
-                except ValueError:
-                    raise UserError(f"{self.path(name)}, line {number}, is damaged: {line[:80]!r}") from None
-            self.write_text(name, "".join(f"{line}\n" for line in (",".join(columns), *kept)))
+    def keep_epochs(self, last: int, steps: int) -> None:
+        """Drop the rows of later epochs from both logs, and begin TensorBoard's anew.
+
+        Args:
+            last: the epoch of the checkpoint; a log may be one further.
+            steps: of an epoch.
+
+        Raises:
+            UserError: a log lacks a row of these epochs, is damaged or is further; none is changed.
+        """
+        kept = {}
+        for name, columns, each, start in (
+                ("log.csv", LOG, 1, lambda n: f"{n},"),
+                ("steps.csv", STEPS, steps, lambda n: f"{(n - 1) // steps + 1},{n},")):
+            lines, numbers = read_log(self.path(name), columns, start, last * each)
+            if len(lines) > (last + 1) * each:
+                raise UserError(f"{self.path(name)} is further than the checkpoint, which has "
+                                f"{last or 'no'} complete epoch{'s' * (last != 1)}: it is not of this log")
+            kept[name] = columns, lines[:last * each], numbers
+        for name, (columns, lines, _) in kept.items():
+            self.write_text(name, "".join(f"{line}\n" for line in (",".join(columns), *lines)))
         if self.tensorboard:
             from tensorboard.summary import Writer
             shutil.rmtree(self.path("tensorboard"), ignore_errors=True)
             self.events = Writer(str(self.path("tensorboard")))
-            for row in rows["log.csv"]:
+            for row in kept["log.csv"][2]:
                 self._show_epoch(dict(zip(LOG, row)))
-            self._show_steps(rows["steps.csv"])
+            self._show_steps(kept["steps.csv"][2])
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from parity import weights
-from training import loop, options, repeat
+from training import launch, loop, options, repeat
 from training.data import BatchPlan, apply
+from training.errors import UserError
 
 from test_trainers import TRAINERS, both, call, rows, small, toy
 
@@ -152,6 +153,23 @@ def test_one_run_for_each_seed(framework, tmp_path, capfd):
     (tmp_path / "r" / "args.json").write_text("{}")
     assert call(framework, *arguments) == 2
     assert "holds a single run" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option, value, other", [("--data-dir", "a", "b"), ("--init-from", "a", "b"),
+                                                  ("--lr", 0.1, 0.2)])
+def test_a_run_with_other_results_is_not_taken_for_done(option, value, other, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = list(map(str, small("--seed", 1)))
+    made = options.plain(options.parse("torch", [*given, option, str(value), "--print-every", "20",
+                                                 "--output-dir", "r", "--save-init", "x.safetensors"]))
+    (tmp_path / "args.json").write_text(json.dumps({"command": "", "options": made, "framework": "torch"}))
+    assert launch.check("torch", [*given, option, str(value)], tmp_path)
+    if isinstance(value, str):
+        assert launch.check("torch", [*given, option, str(tmp_path / value)], tmp_path)
+    for rest in ([option, str(other)], []):
+        with pytest.raises(UserError, match="was made with other options"):
+            launch.check("torch", [*given, *rest], tmp_path)
+    assert launch.check("torch", given, tmp_path, own={option[2:].replace("-", "_")})
 
 
 def test_options_reach_every_seed(tmp_path):

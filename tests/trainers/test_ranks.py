@@ -98,6 +98,39 @@ def test_a_launcher_tells_rank_and_size(monkeypatch):
     assert ranks.find("torch") == Ranks(5, 8, 1)
 
 
+@both
+@pytest.mark.parametrize("values, message", [
+    (("0", None, None), "{0} is set but {1} is not"), (("0", "1", None), "{0} is set but {2} is not"),
+    ((None, "2", "0"), "{1} is set but {0} is not"), (("0", "abc", "0"), "{1} is 'abc', but must be a whole"),
+    (("0", "", "0"), "{1} is ''"), (("0", "-2", "0"), "{1} is '-2'"), (("0", "1", ""), "{2} is ''"),
+    (("-1", "1", "0"), "{0} is '-1'"), (("0", "1", "-1"), "{2} is '-1'"), (("0", "1.0", "0"), "{1} is '1.0'"),
+    (("0", "0", "0"), "{0} is 0, but must be below {1}, which is 0"),
+    (("2", "2", "0"), "{0} is 2, but must be below {1}, which is 2")])
+def test_what_no_launcher_sets_is_one_line(framework, values, message, monkeypatch, capsys):
+    names = ranks._LAUNCHERS[framework][1:]
+    for name, value in zip(names, values):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert call(framework, *OPTIONS) == 2
+    assert f"error: {message.format(*names)}" in capsys.readouterr().err
+
+
+@both
+def test_a_size_of_the_other_launcher_that_is_no_number(framework, monkeypatch, capsys):
+    name = ranks._LAUNCHERS[{"torch": "jittor", "jittor": "torch"}[framework]][2]
+    monkeypatch.setenv(name, "x")
+    assert call(framework, *OPTIONS) == 2
+    assert f"{name} is 'x'" in capsys.readouterr().err
+
+
+def test_ranks_that_do_not_come_are_waited_for_ten_minutes(monkeypatch):
+    def wait(backend, timeout):
+        raise torch.distributed.DistStoreError(f"{backend} after {timeout.total_seconds()} s")
+    monkeypatch.setattr(torch.distributed, "init_process_group", wait)
+    with pytest.raises(UserError, match="did not find each other: gloo after 600.0 s"):
+        train_torch._join(torch, "gloo")
+
+
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

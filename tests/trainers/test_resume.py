@@ -1,7 +1,9 @@
 """An interrupted run, resumed, ends as if nothing had happened."""
 import csv
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import pytest
 import train_jittor
 import train_torch
 from parity import weights
-from training import loop
+from training import checkpoint, loop
+from training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINERS = {"jittor": train_jittor, "torch": train_torch}
@@ -124,7 +127,7 @@ def test_killed_at_a_random_moment(framework, seed, whole, tmp_path, noted):
 
 
 @both
-def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys):
+def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys, monkeypatch):
     run = whole[0] / framework
     other = next(name for name in TRAINERS if name != framework)
 
@@ -139,12 +142,32 @@ def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys):
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     record = json.loads((run / "args.json").read_text())
-    for text, message in (("{", "is not the record of a run"), ("[]", "is not the record of a run"),
-                          (json.dumps({**record, "command": "python train.py --net none"}), "unknown net"),
-                          (json.dumps({**record, "data_sha256": "0"}), "no longer those of the run")):
-        (stopped / "args.json").write_text(text)
+    command = record["command"]
+    for changed, message in (({"command": "python train.py --net none"}, "unknown net"),
+                             ({"data_sha256": "0"}, "the images are no longer those of the run"),
+                             ({"start_sha256": "0"}, "the initial weights are no longer those"),
+                             ({"command": None}, "its command is None"),
+                             ({"options": []}, "its options is []"),
+                             ({"command": f"{command} --lr 0.5"}, "lr in the command of args.json is not"),
+                             ({"options": {**record["options"], "seed": 7}}, "seed in the command of"),
+                             ({"command": f"{command} -h"}, "unrecognized arguments: -h"),
+                             *(({"command": f"{command} {more}"}, f"holds a command with {more.split()[0]}")
+                               for more in (f"--resume {stopped}", "--list", "--summary", "--seeds 1",
+                                            "--evaluate"))):
+        (stopped / "args.json").write_text(json.dumps({**record, **changed}))
         refused(message, stopped)
+    for text in ("{", "[]", '{"command": ' + "[" * 100_000):
+        (stopped / "args.json").write_text(text)
+        refused("is not the record of a run", stopped)
+    (stopped / "args.json").unlink()
+    os.mkfifo(stopped / "args.json")
+    refused("is no regular file", stopped)
+    (stopped / "args.json").unlink()
     (stopped / "args.json").write_text(json.dumps(record))
+    for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)):
+        make(stopped / "state.safetensors")
+        refused("state.safetensors is no regular file", stopped)
+        (stopped / "state.safetensors").rename(stopped.parent / make.__name__)
     state = (run / "state.safetensors").read_bytes()
     for content_ in (b"", state[:1000], state[:-1]):
         (stopped / "state.safetensors").write_bytes(content_)
@@ -152,7 +175,15 @@ def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys):
     arrays = weights.read(run / "state.safetensors")
     note = weights.metadata(run / "state.safetensors")
     first = next(name for name in arrays if name.startswith("optimizer.") and name.endswith("weight"))
+    average = {name.replace("weights.", "average."): a for name, a in arrays.items() if name[0] == "w"}
     for changed, changed_note, message in (
+            *((arrays, {**note, **other}, "is not the state of this run: it") for other in (
+                {"net": "lenet"}, {"command": "python"}, {"epoch": "0"}, {"epoch": "-1"}, {"seconds": "inf"},
+                {"seconds": "nan"}, {"seconds": "-1"}, {"best": "nan"})),
+            ({name: a for name, a in arrays.items() if name != first}, note, "optimizer lacks"),
+            ({**arrays, first: np.zeros((), "float32")}, note, "has shape ()"),
+            ({**arrays, first: np.full_like(arrays[first], np.nan)}, note, "is not finite"),
+            ({**arrays, **average}, note, "average has"),
             ({**arrays, "weights.conv1.weight": np.zeros((1, 2), "float32")}, note, "has shape"),
             ({**arrays, "optimizer.momentum_buffer.none": np.zeros(1, "float32")}, note,
              "is not the state of this run"),
@@ -162,5 +193,83 @@ def test_what_cannot_be_resumed_is_one_line(framework, whole, tmp_path, capsys):
         weights.save(stopped / "state.safetensors", changed, changed_note)
         refused(message, stopped)
     weights.save(stopped / "state.safetensors", arrays, note)
-    refused("log.csv lacks epoch 3", stopped)
+    refused("log.csv has 0 rows, but 3 were complete", stopped)
     assert sorted(p.name for p in stopped.iterdir()) == ["args.json", "state.safetensors"]
+    usual = Run._lock
+
+    def lock(run):
+        usual(run)
+        run.write_text("result.json", "{}")
+
+    monkeypatch.setattr(Run, "_lock", lock)
+    refused("another process has trained in", stopped)
+
+
+def without_header(lines):
+    return lines[1:]
+
+
+def doubled(lines):
+    return [*lines[:2], *lines[1:]]
+
+
+def reordered(lines):
+    return [lines[0], *lines[:0:-1]]
+
+
+def one_missing(lines):
+    return [*lines[:2], *lines[3:]]
+
+
+def without_end(lines):
+    return lines[:-1]
+
+
+def of_another_run(lines):
+    return [*lines, *("9" + line for line in lines[1:])]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "steps.csv"])
+@pytest.mark.parametrize("change", [without_header, doubled, reordered, one_missing, without_end,
+                                    of_another_run])
+def test_a_changed_log_is_refused_and_left_alone(change, name, whole, tmp_path, capsys):
+    folder = shutil.copytree(whole[0] / "torch", tmp_path / "r")
+    (folder / "result.json").unlink()
+    lines = (folder / name).read_text().splitlines()
+    (folder / name).write_text("".join(f"{line}\n" for line in change(lines)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert call("torch", "--resume", folder) == 2
+    assert f"error: {folder / name}" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_logs_without_their_checkpoint_are_refused_and_left_alone(whole, tmp_path, capsys):
+    folder = shutil.copytree(whole[0] / "torch", tmp_path / "r")
+    for name in ("result.json", "state.safetensors"):
+        (folder / name).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert call("torch", "--resume", folder) == 2
+    assert "log.csv is further than the checkpoint, which has no complete epochs" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_killed_between_a_row_and_its_checkpoint(stop, tmp_path, monkeypatch, capsys):
+    options = small("--limit-batches", 4, "--save-init", tmp_path / "init.safetensors")
+    assert call("torch", *options, "--output-dir", tmp_path / "whole") == 0
+    usual = checkpoint.save
+
+    def save(path, engine, progress, note):
+        if note["epoch"] == str(stop):
+            raise KeyboardInterrupt
+        usual(path, engine, progress, note)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert call("torch", *options, "--output-dir", tmp_path / "r") == 130
+    with open(tmp_path / "r" / "steps.csv", "a") as file:
+        file.write(f"{stop + 1},{4 * stop + 1},0.0")  # within a row
+    monkeypatch.setattr(checkpoint, "save", usual)
+    assert call("torch", "--resume", tmp_path / "r") == 0
+    assert f"after epoch {stop - 1}\n" in capsys.readouterr().out
+    ours, theirs = (content(tmp_path / name) for name in ("r", "whole"))
+    assert ours == theirs

@@ -16,8 +16,9 @@ import torch
 import train_jittor
 import train_torch
 from parity import weights
-from training import cli, options, run
+from training import cli, files, options, run
 from training.data import BatchPlan, Data, Split, apply, evaluation_batches
+from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINERS = {"jittor": train_jittor, "torch": train_torch}
@@ -214,7 +215,18 @@ BAD = [
     (["--net", "cnn", "--data-dir", "tpyo"], "--data-dir tpyo is no folder"),
     (["--net", "cnn", "--dataset", "digits", "--save-init", "w.pth"], "'w.pth' is not a .safetensors file"),
     (["--net", "resnet18_lab", "--dataset", "digits", "-b", "1"], "one value per channel"),
-    (["--net", "cnn", "--dataset", "digits", "--image-size", "1000000"], "not enough memory"),
+    *((["--net", "cnn", "--dataset", "digits", name, "99999999999999999999"], "at most 2147483647")
+      for name in ("--limit-batches", "--epochs", "-b", "--print-every", "--seed")),
+    *((["--net", "cnn", "--dataset", "digits", name, "1e308"], "1e308 is not allowed: at least 0 and at most")
+      for name in ("--lr", "--wd", "--warmup-epochs", "--gamma", "--clip-norm", "--mixup")),
+    (["--net", "cnn", "--image-size", "3000000000"], "not allowed: at least 1 and at most 16384"),
+    (["--net", "cnn", "--dataset", "digits", "--schedule", "multistep", "--milestones", "1", "2", "--gamma",
+      "1e20"], "is above 1e+30"),
+    (["--net", "cnn", "--dataset", "digits", "--save-init", "/dev/null/w.safetensors"],
+     "/dev/null/w.safetensors cannot be written"),
+    *((["--net", "cnn", "--dataset", "digits", f"--{name}", "\udcff.safetensors"],
+       f"--{name} \\udcff.safetensors is no name in UTF-8")
+      for name in ("data-dir", "output-dir", "init-from", "save-init")),
     (["--net", "cnn", "--optimizer", "sgdd"], "invalid choice: 'sgdd'"),
     (["--net", "cnn", "--evaluate"], "--evaluate needs the weights: --init-from FILE"),
     (["--net", "cnn", "--nesterov", "--momentum", "0"], "--nesterov needs"),
@@ -240,6 +252,46 @@ def test_bad_input_is_one_line_and_exit_code_2(framework, arguments, message, tm
     error = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("jt_models:")]
     assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error, line", [
+    (MemoryError("Unable to allocate 1 TiB"), "not enough memory: Unable to allocate 1 TiB"),
+    (OSError(2, "No such file", "a\x1b[31m\nb"), r"No such file: a\x1b[31m\nb"),
+    (UserError("a\x1b[31m\nb"), r"a\x1b[31m\nb")])
+def test_an_error_is_one_line_without_terminal_codes(error, line, capsys):
+    def run():
+        raise error
+    assert cli.main(run) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(closed):
+    command = f"{sys.executable} {ROOT / 'train_torch.py'} --epochs 0 {closed}"
+    found = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert found.returncode == 2 and found.stdout == "" and found.stderr.count("\n") == ("2>" not in closed)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "there"])
+def test_a_folder_is_no_file_that_could_be_written(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="cannot be written: it is a folder"):
+        files.check_writable(name, file=True)
+    files.check_writable(tmp_path / "there")
+    files.check_writable(tmp_path / "there" / "new", file=True)
+
+
+@both
+def test_weights_whose_loss_is_not_finite_have_no_accuracy(framework, first_run, tmp_path, capsys):
+    arrays = weights.read(first_run / "init.safetensors")
+    huge = {name: np.full_like(a, 1e38) if a.ndim else a for name, a in arrays.items()}
+    weights.save(tmp_path / "huge.safetensors", huge)
+    assert call(framework, *small("--evaluate", "--limit-batches", 1, "--init-from",
+                                  tmp_path / "huge.safetensors")) == 2
+    shown = capsys.readouterr()
+    assert "accuracy" not in shown.out
+    assert f"the loss of {tmp_path / 'huge.safetensors'} on the test images is not finite" in shown.err
 
 
 @both
