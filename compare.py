@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training import cli, comparison, comparison_page, launch, options
+from training import cli, comparison, comparison_page, finished, launch, options
 from training.errors import UserError
 from training.files import check_writable
 from training.run import command, default_folder
@@ -51,10 +51,10 @@ def _run(argv: list[str]) -> None:
     if args.nets:
         wanted = [(net, seed) for net in dict.fromkeys(args.nets) for seed in dict.fromkeys(args.seeds)]
         for net, seed in wanted:  # bad options are told before anything is trained
-            for framework in comparison.FRAMEWORKS:
+            for framework in finished.FRAMEWORKS:
                 options.parse(framework, _options(net, seed, passed))
         folders = [made for net, seed in wanted for made in _pair(net, seed, passed, folder / "runs")]
-    found = comparison.compare([comparison.read(run) for run in folders], args.margin)
+    found = comparison.compare([finished.read(run) for run in folders], args.margin)
     comparison_page.write(found, folder, command("compare.py", argv))
     print((folder / "comparison.md").read_text())
     print(f"{folder}: comparison.html, .md, .csv, {', '.join(f'{one.net}.png' for one in found)}")
@@ -70,7 +70,7 @@ def _options(net: str, seed: int, passed: list[str]) -> list[str]:
 
 def _pair(net: str, seed: int, passed: list[str], folder: Path) -> list[Path]:
     """Train a net in both frameworks, the second from the weights of the first; they take turns."""
-    order = comparison.FRAMEWORKS if seed % 2 == 0 else comparison.FRAMEWORKS[::-1]
+    order = finished.FRAMEWORKS if seed % 2 == 0 else finished.FRAMEWORKS[::-1]
     init = folder / f"{net}-{seed}-init.safetensors"
     made = []
     for place, framework in enumerate(order):

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from training.comparison import read  # noqa: E402
+from training.finished import read  # noqa: E402
 from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 

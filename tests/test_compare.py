@@ -1,6 +1,8 @@
 """compare.py: both trainers side by side, from a command or from finished runs."""
 import csv
 import json
+import math
+import os
 import re
 import shutil
 
@@ -9,7 +11,8 @@ import pytest
 from scipy import stats
 
 import compare
-from training import comparison, comparison_page
+from training import comparison, comparison_page, finished
+from training.errors import UserError
 from training.run import LOG
 
 OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "2", "--limit-batches", "3"]
@@ -17,10 +20,11 @@ OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "2", "--limit-batches"
 
 def record(framework, seed=0, **options):
     return {"command": f"python train_{framework}.py --net cnn --seed {seed}", "framework": framework,
-            "options": {"net": "cnn", "seed": seed, "batch_size": 10, "lr": 0.1, **options},
+            "options": {"net": "cnn", "seed": seed, "batch_size": 10, "lr": 0.1, "init_from": None,
+                        "milestones": [], **options},
             "data": "toy", "data_sha256": "d", "start_sha256": f"s{seed}", "net_image_size": 32,
-            "device": "cpu", "precision": "float32", "cpu": "a processor", "cores": 2, "python": "3",
-            "versions": {framework: "1"}}
+            "device": "cpu", "gpu": None, "precision": "float32", "cpu": "a processor", "cores": 2,
+            "python": "3", "versions": {framework: "1", "numpy": "2"}}
 
 
 def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7)):
@@ -44,7 +48,7 @@ def runs(tmp_path, pairs):
 
 
 def one(folders, margin=0.02):
-    found, = comparison.compare([comparison.read(folder) for folder in folders], margin)
+    found, = comparison.compare([finished.read(folder) for folder in folders], margin)
     return found
 
 
@@ -82,7 +86,8 @@ def test_equal_and_constantly_different_accuracies(tmp_path):
 def test_a_report_shows_and_escapes_everything(tmp_path):
     folders = runs(tmp_path, [(0.6, 0.5)])
     evil = json.loads((folders[0] / "args.json").read_text())
-    evil["command"] += " '<script>alert(1)</script>'"
+    evil["command"] += " '<script>alert(1)</script>\x1b[31m\n`'"
+    evil["data"] = "toy <b>[x](y)\n"
     (folders[0] / "args.json").write_text(json.dumps(evil))
     comparison_page.write([one(folders)], tmp_path / "out", "python compare.py <b>")
     page = (tmp_path / "out" / "comparison.html").read_text()
@@ -90,6 +95,8 @@ def test_a_report_shows_and_escapes_everything(tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "://" not in page
     assert page.count("data:image/png;base64,") == 1
     text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "`` python train_torch.py --net cnn --seed 0 '<script>alert(1)</script>\\x1b[31m\\n`' ``" in text
+    assert r"; toy \<b\>\[x\](y)\\n" in text and "\x1b" not in text
     for part in ("| cnn | 60.00% | 50.00% | -10.00% | 1 | 200 | one seed: no test |",
                  "| cnn | Jittor | 20.0 s | 6.0 s | 600.0 ms | 17/s | 303 MB | 2.25 (1.50 to 3.00) |",
                  "| cnn | 60% | epoch 3, 15.0 s | - |", "from the same initial weights"):
@@ -113,7 +120,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
             make(tmp_path / "lr", record("jittor", lr=0.2), 0.5))
     both = runs(tmp_path / "seeds", [(0.6, 0.5)])
     refused("lr is 0.1 in the first and 0.3 in the second", *both,
-            *(make(tmp_path / "seeds" / f"{f}-1", record(f, 1, lr=0.3), 0.5) for f in comparison.FRAMEWORKS))
+            *(make(tmp_path / "seeds" / f"{f}-1", record(f, 1, lr=0.3), 0.5) for f in finished.FRAMEWORKS))
     refused("data_sha256 is d in the first and e in the second", torch,
             make(tmp_path / "data", {**record("jittor"), "data_sha256": "e"}, 0.5))
     refused("holds no run", torch, tmp_path)
@@ -121,8 +128,8 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     refused("give folders of finished runs, or --nets")
     refused("--margin 2.0 is not allowed", torch, jittor, "--margin", 2)
     for name, text in (("log.csv", "epoch,seconds\n1,x\n"), ("log.csv", ""), ("result.json", "{}"),
-                       ("result.json", "x"),
-                       ("args.json", json.dumps({"command": "", "framework": "torch"}))):
+                       ("result.json", "x"), ("result.json", "[" * 100_000), ("result.json", "[]"),
+                       ("args.json", json.dumps({"command": "", "options": {}, "framework": "torch"}))):
         damaged = shutil.copytree(jittor, tmp_path / "damaged", dirs_exist_ok=True)
         (damaged / name).write_text(text)
         refused(f"the files in {damaged} are damaged", torch, damaged)
@@ -131,13 +138,91 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     refused("is not complete: --resume", torch, jittor)
 
 
+def value(column, text):
+    """A function that changes a cell of the log's last row."""
+    def change(folder):
+        lines = (folder / "log.csv").read_text().splitlines()
+        cells = lines[-1].split(",")
+        cells[LOG.index(column)] = text
+        (folder / "log.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    return change
+
+
+def result(**changed):
+    def change(folder):
+        path = folder / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    return change
+
+
+def pipe(name):
+    def change(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    *(value("val_acc", text) for text in ("7", "-1", "nan", "inf", "", "x" * 200_000)),
+    *(value("epoch", text) for text in ("-3", "1.5", "nan", "inf", "", "1", "2", "4")),
+    *(value("seconds", text) for text in ("-1", "0", "inf", "")),
+    *(value("images_per_second", text) for text in ("0", "1e-300", "1e-6", "1e300", "-2")),
+    *(value(column, "nan") for column in LOG[1:6]), value("train_acc", "1.01"), value("peak_memory_mb", "0"),
+    *(result(test_acc=n) for n in (math.nan, 17, -1, True, None, "1")), result(test_images=-5),
+    result(test_images=1.5), result(test_loss=math.inf), result(epochs=2), result(seconds=-1),
+    *map(pipe, ("log.csv", "result.json", "args.json"))])
+def test_values_that_no_run_leaves_are_refused(change, tmp_path):
+    folder = make(tmp_path / "r", record("torch"), 0.5)
+    change(folder)
+    with pytest.raises(UserError, match=str(folder)) as refused:
+        finished.read(folder)
+    assert len(str(refused.value)) <= 2000
+
+
+def changed(content):
+    """`content` with each of its parts in turn dropped or replaced by something else."""
+    for key, part in content.items():
+        yield {name: other for name, other in content.items() if name != key}
+        inside = changed(part) if isinstance(part, dict) else ()
+        for other in (None, True, "x", -1, 1.5, [], {}, [1], *inside):
+            yield {**content, key: other}
+
+
+@pytest.mark.parametrize("name", ["args.json", "result.json"])
+def test_no_changed_record_is_more_than_one_line(name, tmp_path, monkeypatch):
+    """In both runs, so that it is not refused because they differ."""
+    folders = runs(tmp_path, [(0.6, 0.5)])
+    monkeypatch.setattr(comparison_page, "compare_curves", lambda logs, path, title: path.write_bytes(b""))
+    monkeypatch.setattr(comparison_page, "write_text", lambda path, text: None)
+    (tmp_path / "out").mkdir()
+    good = [list(changed(json.loads((folder / name).read_text()))) for folder in folders]
+    refused = 0
+    for pair in zip(*good):
+        for folder, content in zip(folders, pair):
+            (folder / name).write_text(json.dumps(content))
+        try:
+            comparison_page.write([one(folders)], tmp_path / "out", "python compare.py")
+        except UserError:
+            refused += 1
+    assert len(good[0]) > refused > len(good[0]) / 3
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cnn.png"}
+
+
+@pytest.mark.parametrize("net", ["../../evil", "/tmp/evil", "none", None, ["cnn"], {}])
+def test_a_net_that_is_none_names_no_file(net, tmp_path, capsys):
+    folders = [make(tmp_path / "runs" / f, record(f, net=net), 0.5) for f in finished.FRAMEWORKS]
+    assert compare.main([*map(str, folders), "--output-dir", str(tmp_path / "a" / "b" / "out")]) == 2
+    assert "net is" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
     command = ["--nets", "cnn", "--output-dir", str(tmp_path / "c"), "--", *OPTIONS]
     assert compare.main(command) == 0
     runs_ = tmp_path / "c" / "runs"
     text = (tmp_path / "c" / "comparison.md").read_text()
     assert "from the same initial weights" in text
-    both = [comparison.read(runs_ / f"cnn-0-{f}") for f in comparison.FRAMEWORKS]
+    both = [finished.read(runs_ / f"cnn-0-{f}") for f in finished.FRAMEWORKS]
     assert both[0].result["test_acc"] == pytest.approx(both[1].result["test_acc"], abs=0.02)
     before = (runs_ / "cnn-0-torch" / "log.csv").stat().st_mtime_ns
     (runs_ / "cnn-0-jittor" / "result.json").unlink()
@@ -147,8 +232,9 @@ def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
     assert "resuming" in capfd.readouterr().out
     assert (runs_ / "cnn-0-torch" / "log.csv").stat().st_mtime_ns == before
     assert (tmp_path / "c" / "comparison.html").exists()
-    assert compare.main([*command, "--lr", "0.5"]) == 2
-    assert "was made with other options" in capfd.readouterr().err
+    for other in (["--lr", "0.5"], ["--data-dir", str(tmp_path)]):
+        assert compare.main([*command, *other]) == 2
+        assert "was made with other options" in capfd.readouterr().err
     assert compare.main(["--nets", "cnn", "--", "--seed=3"]) == 2
     assert "--seed cannot be passed to the trainers" in capfd.readouterr().err
     assert compare.main(["--nets", "cnn", "--output-dir", str(tmp_path / "d"), "--", "--channels-last"]) == 2

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parity import keymap, report, weights
-from training import comparison, datasets, downloads, run
+from training import datasets, downloads, run
 from training.errors import UserError
+from training.finished import read as read_run
 
 VARIANTS = settings(max_examples=1000, deadline=None, database=None, derandomize=True,
                     suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,10 +80,13 @@ def jittor_pkl() -> bytes:
 
 
 RECORD = {"command": "python train_torch.py --net cnn", "framework": "torch", "start_sha256": "0",
-          "options": {"net": "cnn", "seed": 0, "batch_size": 4}}
+          "options": {"net": "cnn", "seed": 0, "batch_size": 4}, "data": "toy", "data_sha256": "d",
+          "net_image_size": 32, "device": "cpu", "precision": "float32", "cpu": "a processor", "cores": 2,
+          "python": "3", "versions": {"torch": "2"}}
 LOG = b"epoch,lr,train_loss,train_acc,val_loss,val_acc,seconds,images_per_second,peak_memory_mb\n" \
       b"1,0.01,2.3,0.1,2.2,0.2,1.5,100,300\n2,0.005,2.1,0.2,2.0,0.3,1.5,100,300\n"
-RESULT = {"test_acc": 0.25, "test_top5": 0.5, "test_loss": 2.0, "test_images": 10, "seconds": 3.5}
+RESULT = {"test_acc": 0.25, "test_top5": 0.5, "test_loss": 2.0, "test_images": 10, "seconds": 3.5,
+          "epochs": 2}
 
 
 def finished(path):
@@ -91,7 +95,7 @@ def finished(path):
                           ("result.json", json.dumps(RESULT).encode())):
         if name != path.name:
             (path.parent / name).write_bytes(content)
-    return comparison.read(path.parent)
+    return read_run(path.parent)
 
 
 def resumed_log(path):

@@ -1,104 +1,18 @@
-"""Finished runs of both trainers, side by side: accuracy, convergence, speed.
-
-Reads run folders (see training.run) and nothing else.
-"""
+"""Finished runs of both trainers, side by side: accuracy, convergence, speed."""
 from __future__ import annotations
 
-import csv
-import json
 import math
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 from scipy import stats
 
 from . import launch
 from .errors import UserError
-from .run import read_record
+from .finished import FRAMEWORKS, Finished
 
-FRAMEWORKS = ("torch", "jittor")
 _FACTS = ("data_sha256", "net_image_size", "device", "cpu", "cores")
 TARGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """One complete run.
-
-    Attributes:
-        record, result: args.json, result.json.
-        log: rows of log.csv, numbers; None for an empty cell.
-    """
-    folder: Path
-    record: dict
-    log: list[dict[str, float | None]]
-    result: dict
-
-    @property
-    def framework(self) -> str:
-        return self.record["framework"]
-
-    @property
-    def net(self) -> str:
-        return self.record["options"]["net"]
-
-    @property
-    def seed(self) -> int:
-        return self.record["options"]["seed"]
-
-    @property
-    def later_seconds(self) -> list[float]:
-        """Training seconds of the epochs after the first, in which Jittor compiles its kernels."""
-        return [row["seconds"] for row in self.log[1:]]
-
-    @property
-    def epoch_images(self) -> int:
-        """Images that an epoch trains on."""
-        return round(self.log[-1]["images_per_second"] * self.log[-1]["seconds"])
-
-    @property
-    def epoch_steps(self) -> int:
-        return math.ceil(self.epoch_images / self.record["options"]["batch_size"])
-
-    @property
-    def peak_memory(self) -> float:
-        """MB."""
-        return max(row["peak_memory_mb"] for row in self.log)
-
-    def reach(self, accuracy: float) -> tuple[int, float] | None:
-        """First epoch whose validation accuracy is at least this, and the training seconds until its end."""
-        seconds = 0.0
-        for row in self.log:
-            seconds += row["seconds"]
-            if row["val_acc"] is not None and row["val_acc"] >= accuracy:
-                return int(row["epoch"]), seconds
-        return None
-
-
-def read(folder: Path) -> Finished:
-    """Raises UserError if `folder` holds no complete run."""
-    folder = Path(folder)
-    record = read_record(folder)
-    if not (folder / "result.json").is_file():
-        raise UserError(f"the run in {folder} is not complete: --resume {folder} continues it")
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        with open(folder / "log.csv", newline="", encoding="utf-8") as file:
-            log = [{name: float(text) if text else None for name, text in row.items()}
-                   for row in csv.DictReader(file)]
-        found = Finished(folder, record, log, result)
-        sizes = [record["options"]["batch_size"], *(row[name] for row in log for name in (
-            "seconds", "images_per_second", "peak_memory_mb"))]
-        if not all(0 < size < math.inf for size in sizes):
-            raise ValueError("a time or size that is not positive")
-        found.net, found.seed, found.epoch_steps, found.reach(1.0), record["start_sha256"]
-        sum(result[name] for name in ("test_acc", "test_top5", "test_loss", "test_images", "seconds"))
-        if found.framework not in FRAMEWORKS:
-            raise ValueError(f"framework {found.framework!r}")
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"the files in {folder} are damaged ({type(error).__name__}: {error})") from error
-    return found
 
 
 @dataclass(frozen=True)

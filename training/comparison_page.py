@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import base64
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .comparison import FRAMEWORKS, Comparison, Finished
+from .comparison import Comparison
+from .errors import escaped
 from .files import csv_text, write_text
+from .finished import FRAMEWORKS, Finished
 from .plots import compare_curves
 
 NAMES = {"torch": "PyTorch", "jittor": "Jittor"}
@@ -135,8 +138,20 @@ def _runs(found: list[Comparison]) -> list[Finished]:
 def _where(run: Finished) -> str:
     record = run.record
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
-    return (f"{record['device']} {record.get('gpu') or record['cpu']}, {record['cores']} cores, "
-            f"{record['precision']}; {versions}, Python {record['python']}; {record['data']}")
+    return escaped(f"{record['device']} {record.get('gpu') or record['cpu']}, {record['cores']} cores, "
+                   f"{record['precision']}; {versions}, Python {record['python']}; {record['data']}")
+
+
+def _code(text: str) -> str:
+    """Text as Markdown shows code: between more backticks than are in it anywhere."""
+    text = escaped(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds no link, image, code or HTML."""
+    return re.sub(r"([\\`<>\[\]])", r"\\\1", text)
 
 
 def _csv(found: list[Comparison]) -> str:
@@ -154,14 +169,14 @@ def _csv(found: list[Comparison]) -> str:
 
 
 def _markdown(made: list[Table], found: list[Comparison], command: str) -> str:
-    parts = [f"# PyTorch and Jittor, side by side\n\n    {command}"]
+    parts = [f"# PyTorch and Jittor, side by side\n\n    {escaped(command)}"]
     for table in made:
         lines = [table.header, ["---"] * len(table.header), *table.rows]
         grid = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
                          for line in lines)
         parts.append(f"## {table.title}\n\n{table.note}\n\n{grid}")
     parts.append("## Curves\n\n" + "\n\n".join(f"![{one.net}]({one.net}.png)" for one in found))
-    parts.append("## Runs\n\n" + "\n".join(f"- `{run.record['command']}`  \n  {_where(run)}"
+    parts.append("## Runs\n\n" + "\n".join(f"- {_code(run.record['command'])}  \n  {_plain(_where(run))}"
                                            for run in _runs(found)))
     return "\n\n".join(parts) + "\n"
 
@@ -171,5 +186,5 @@ def _page(made: list[Table], found: list[Comparison], command: str, folder: Path
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     images = [(one.net, base64.b64encode((folder / f"{one.net}.png").read_bytes()).decode()) for one in found]
     return environment.get_template("comparison.html.j2").render(
-        tables=made, images=images, command=command,
-        runs=[(run.record["command"], _where(run)) for run in _runs(found)])
+        tables=made, images=images, command=escaped(command),
+        runs=[(escaped(run.record["command"]), _where(run)) for run in _runs(found)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import comparison, launch
+from . import finished, launch
 from .errors import UserError
 from .files import csv_text, write_text
 
@@ -33,7 +33,7 @@ def run(framework: str, argv: list[str], seeds: list[int], folder: Path) -> None
         code = launch.train(framework, arguments, place)
         if code:
             raise SystemExit(code)
-        runs.append(comparison.read(place))
+        runs.append(finished.read(place))
     columns = ("test_acc", "test_top5", "test_loss", "seconds")
     write_text(folder / "seeds.csv", csv_text([("seed", *columns), *(
         (found.seed, *(found.result[name] for name in columns)) for found in runs)]))

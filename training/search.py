@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import cli, comparison, launch, options, plots
+from . import cli, finished, launch, options, plots
 from .errors import UserError
 from .files import check_writable, csv_text, write_text
 from .run import default_folder
@@ -32,7 +32,7 @@ def _run(argv: list[str]) -> None:
                             formatter_class=argparse.RawDescriptionHelpFormatter,
                             epilog="All other options are the trainer's (see train_torch.py --help). The "
                                    "ranking is by the validation images.")
-    parser.add_argument("--framework", choices=comparison.FRAMEWORKS, default="jittor",
+    parser.add_argument("--framework", choices=finished.FRAMEWORKS, default="jittor",
                         help="whose trainer (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, metavar="DIR",
                         help="for the runs, search.csv and search.png (default: runs/search-TIME)")
@@ -44,15 +44,15 @@ def _run(argv: list[str]) -> None:
         if options.parse(args.framework, arguments).val_fraction == 0:
             raise UserError("a search needs validation images: --val-fraction above 0")
     folder = args.output_dir or default_folder("search")
-    check_writable(folder / "search.csv")
+    check_writable(folder / "search.csv", file=True)
     found = []
-    for number, (trial, arguments) in enumerate(zip(trials, commands), 1):
+    for number, (trial, arguments, name) in enumerate(zip(trials, commands, names(trials)), 1):
         print(f"{number} of {len(trials)}: {label(trial)}", flush=True)
-        place = folder / label(trial).replace(", ", "_").replace(" ", "=").replace("/", "-")
+        place = folder / name
         code = launch.train(args.framework, arguments, place)
         if code == cli.INTERRUPTED:
             raise KeyboardInterrupt
-        found.append((trial, place, None if code else comparison.read(place)))
+        found.append((trial, place, None if code else finished.read(place)))
     _report(found, axes, folder)
 
 
@@ -72,7 +72,8 @@ def split(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     for name, *_ in groups:
         if name in OWN:
             raise UserError(f"{name} cannot be used in a search")
-    axes = {name: values for name, *values in groups if len(values) > 1 and name != "--milestones"}
+    axes = {name: list(dict.fromkeys(values)) for name, *values in groups
+            if len(values) > 1 and name != "--milestones"}
     return axes, [word for group in groups if group[0] not in axes for word in group]
 
 
@@ -101,12 +102,24 @@ def _report(found, axes, folder: Path) -> None:
 
 
 def _best(run) -> dict:
+    if run.log[0]["val_acc"] is None:
+        raise UserError(f"{run.folder}: a search needs validation images, of which there were none")
     return max(run.log, key=lambda row: row["val_acc"])
 
 
 def label(trial: dict[str, str]) -> str:
     """ "lr 0.1, dropout 0.2"."""
     return ", ".join(f"{name.lstrip('-')} {value}" for name, value in trial.items()) or "as given"
+
+
+def names(trials: list[dict[str, str]]) -> list[str]:
+    """A folder's name for each trial; a number is added where two labels would share one (a/b and a-b)."""
+    found: list[str] = []
+    for trial in trials:
+        name = label(trial).replace(", ", "_").replace(" ", "=").replace("/", "-")
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(next(one for one in itertools.chain([name], others) if one not in found))
+    return found
 
 
 if __name__ == "__main__":

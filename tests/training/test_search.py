@@ -16,8 +16,15 @@ def test_options_with_several_values_are_the_axes():
     assert axes == {"--lr": ["0.1", "0.2"], "-b": ["8", "16"]}
     assert fixed == ["--net", "cnn", "--nesterov", "--dropout", "0.5", "--schedule", "multistep",
                      "--milestones", "2", "4"]
+    assert search.split(["--lr", "0.1", "0.1", "0.2"])[0] == {"--lr": ["0.1", "0.2"]}
     with pytest.raises(UserError, match="--resume cannot be used in a search"):
         search.split(["--resume", "x"])
+
+
+def test_each_trial_has_a_folder_of_its_own():
+    trials = [{"--init-from": value, "--lr": "0.1"} for value in ("a/b", "a-b", "c", "a/b")]
+    assert search.names(trials) == [f"init-from={end}" for end in (
+        "a-b_lr=0.1", "a-b_lr=0.1-2", "c_lr=0.1", "a-b_lr=0.1-3")]
 
 
 def test_a_search_ranks_goes_on_and_keeps_what_stopped(tmp_path, capfd):

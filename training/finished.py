@@ -1,0 +1,134 @@
+"""A run that has come to its end, as its folder tells (see training.run); what cannot be one is refused."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from zoo.catalog import NETS
+
+from . import logs
+from .errors import UserError
+from .files import read_json
+from .run import read_record
+
+FRAMEWORKS = ("torch", "jittor")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One complete run.
+
+    Attributes:
+        record, result: args.json, result.json.
+        log: rows of log.csv, numbers; None for an empty cell.
+    """
+    folder: Path
+    record: dict
+    log: list[dict[str, float | None]]
+    result: dict
+
+    @property
+    def framework(self) -> str:
+        return self.record["framework"]
+
+    @property
+    def net(self) -> str:
+        return self.record["options"]["net"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["options"]["seed"]
+
+    @property
+    def later_seconds(self) -> list[float]:
+        """Training seconds of the epochs after the first, in which Jittor compiles its kernels."""
+        return [row["seconds"] for row in self.log[1:]]
+
+    @property
+    def epoch_images(self) -> int:
+        """Images that an epoch trains on."""
+        return round(self.log[-1]["images_per_second"] * self.log[-1]["seconds"])
+
+    @property
+    def epoch_steps(self) -> int:
+        return math.ceil(self.epoch_images / self.record["options"]["batch_size"])
+
+    @property
+    def peak_memory(self) -> float:
+        """MB."""
+        return max(row["peak_memory_mb"] for row in self.log)
+
+    def reach(self, accuracy: float) -> tuple[int, float] | None:
+        """First epoch whose validation accuracy is at least this, and the training seconds until its end."""
+        seconds = 0.0
+        for row in self.log:
+            seconds += row["seconds"]
+            if row["val_acc"] is not None and row["val_acc"] >= accuracy:
+                return int(row["epoch"]), seconds
+        return None
+
+
+def read(folder: Path) -> Finished:
+    """Raises UserError if `folder` holds no complete run, or files that no run can have left."""
+    folder = Path(folder)
+    record = read_record(folder)
+    if not (folder / "result.json").is_file():
+        raise UserError(f"the run in {folder} is not complete: --resume {folder} continues it")
+    try:
+        _, rows = logs.read_log(folder / "log.csv", logs.LOG, lambda n: f"{n},")
+        result = read_json(folder / "result.json")
+        _fits("args.json", record, _RECORD)
+        _fits("args.json, options", record["options"], _OPTIONS)
+        _fits("args.json, versions", record["versions"], {record["framework"]: _text})
+        _fits("result.json", result, {**_RESULT, "epochs": lambda n: n == len(rows)})
+        found = Finished(folder, record, [dict(zip(logs.LOG, row)) for row in rows], result)
+        for row in found.log:
+            _fits(f"log.csv, epoch {row['epoch']:g}", row, _LOG)
+        if len({row["val_acc"] is None for row in found.log}) > 1:
+            raise ValueError("log.csv: some epochs have a validation, others have none")
+        if found.epoch_images < 1:
+            raise ValueError("log.csv: an epoch without images")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the files in {folder} are damaged: {error}") from error
+    return found
+
+
+def _fits(what: str, found: dict, rules: dict[str, Callable]) -> None:
+    """ValueError if something is missing or not as its rule says."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is {found!r}")
+    for name, rule in rules.items():
+        if name not in found:
+            raise ValueError(f"{what}: {name} is missing")
+        if not rule(found[name]):
+            raise ValueError(f"{what}: {name} is {found[name]!r}")
+
+
+def _text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _between(low: float, high: float, *kinds: type) -> Callable:
+    """Whether a value is a number in [low, high], whole if `kinds` is int; true and false are none."""
+    return lambda value: type(value) in (kinds or (int, float)) and low <= value <= high
+
+
+def _or_empty(rule: Callable) -> Callable:
+    return lambda value: value is None or rule(value)
+
+
+# What the tables are made of. No time or size is 0 or beyond measure: they are divided by each other.
+_COUNT, _SHARE, _SIZE = _between(1, 2**53, int), _between(0, 1), _between(1e-9, 1e15)
+_LOSS = _between(-1e300, 1e300)
+_RECORD = {**dict.fromkeys(("data", "data_sha256", "start_sha256", "device", "precision", "cpu", "python"),
+                           _text),
+           "framework": FRAMEWORKS.__contains__, "cores": _COUNT, "net_image_size": _COUNT,
+           "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values()))}
+_OPTIONS = {"net": lambda value: _text(value) and value in NETS, "seed": _between(0, 2**53, int),
+            "batch_size": _COUNT}
+_RESULT = {"test_acc": _SHARE, "test_top5": _SHARE, "test_loss": _LOSS, "test_images": _COUNT,
+           "seconds": _between(0, 1e15)}
+_LOG = {"train_loss": _LOSS, "train_acc": _SHARE, "val_loss": _or_empty(_LOSS), "val_acc": _or_empty(_SHARE),
+        "seconds": _SIZE, "images_per_second": _SIZE, "peak_memory_mb": _SIZE}
