@@ -117,10 +117,9 @@ def _prepare(options, several: bool = False) -> None:
         if text is None:
             continue
         path, folder = Path(text), name == "repro" or name == "json" and several
-        if not text or not folder and path.is_dir():
-            kind = "folder" if folder else "file"
-            raise UserError(f"{text!r} cannot be written: it is no name of a {kind}")
-        check_writable(path / "*" if folder else path)
+        if not text:
+            raise UserError(f"--{name} '' cannot be written: it is no name")
+        check_writable(path / "*" if folder else path, file=not folder)
         setattr(options, name, path)
 
 

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from training.errors import UserError
+from training.errors import UserError, escaped
 
 from .report import LEVELS, VERDICTS, Check, Report
 
@@ -96,7 +96,7 @@ def _shown(reports: list[Report]) -> list[Report]:
 def _printable(value):
     """The same with escapes for line breaks and terminal codes in texts."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+        return escaped(value)
     if isinstance(value, (list, tuple)):
         return [_printable(item) for item in value]
     if isinstance(value, dict):
