@@ -2,8 +2,8 @@
 
     python bench.py resnet18 densenet --batch-size 32 128
 
-Training steps are the trainers' own: augmentation on the device, forward, loss, backward, optimizer. Other work
-on the machine spoils the times; the spread of the ratios tells.
+Training steps are the trainers' own: augmentation on the device, forward, loss, backward, optimizer. Other
+work on the machine spoils the times; the spread of the ratios tells.
 """
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from training.errors import UserError
-from training.files import atomic_write
+from training.files import atomic_write, is_text
 
 from . import jittor_file
 
@@ -220,19 +220,11 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, st
 
 def _check_storable(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if name == _RESERVED or not _is_unicode(name):
+        if name == _RESERVED or not is_text(name):
             raise WeightError(f"{path}: no tensor of a weights file may be named {name!r}")
         dtype = str(array.dtype.newbyteorder("="))
         if dtype not in _DTYPES:
             raise WeightError(f"{path}: {name} has dtype {dtype}; allowed are {', '.join(_DTYPES)}")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import judged  # noqa: E402
 
 LEVELS = ("weights", "eval", "train", "gradients", "buffers")
 # One of each kind that both libraries have; the smallest image that both take, four of them.
-SIZES = {"alexnet": 224, "densenet121": 64, "googlenet": 128, "inception_v3": 128, "mnasnet1_0": 64,
+SIZES = {"alexnet": 224, "densenet121": 64, "googlenet": 128, "inception_v3": 299, "mnasnet1_0": 64,
          "mobilenet_v2": 64, "resnet18": 64, "resnet50": 64, "shufflenet_v2_x1_0": 64,
          "squeezenet1_1": 64, "vgg11_bn": 224}
 ONLY_1000 = ("mnasnet1_0", "mobilenet_v2", "shufflenet_v2_x1_0")  # Jittor's take no num_classes
