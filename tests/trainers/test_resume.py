@@ -209,6 +209,10 @@ def without_header(lines):
     return lines[1:]
 
 
+def other_header(lines):
+    return [lines[0].upper(), *lines[1:]]
+
+
 def doubled(lines):
     return [*lines[:2], *lines[1:]]
 
@@ -230,8 +234,8 @@ def of_another_run(lines):
 
 
 @pytest.mark.parametrize("name", ["log.csv", "steps.csv"])
-@pytest.mark.parametrize("change", [without_header, doubled, reordered, one_missing, without_end,
-                                    of_another_run])
+@pytest.mark.parametrize("change", [without_header, other_header, doubled, reordered, one_missing,
+                                    without_end, of_another_run])
 def test_a_changed_log_is_refused_and_left_alone(change, name, whole, tmp_path, capsys):
     folder = shutil.copytree(whole[0] / "torch", tmp_path / "r")
     (folder / "result.json").unlink()
