@@ -48,7 +48,7 @@ class Engine:
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device, "precision": "float32",
-                "use_mkl": os.environ.get("use_mkl", "1"), "kernels": self.args.kernels,
+                "use_mkl": os.environ.get("use_mkl", "1"), "kernels": self.args.kernels or "own",
                 "ranks": self.ranks.size}
 
     def seed(self, value):

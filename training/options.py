@@ -156,9 +156,10 @@ def parser(framework: str, add_help: bool = True) -> argparse.ArgumentParser:
                    help="only evaluate the weights of --init-from on the test images")
     if framework == "jittor":
         g = p.add_argument_group("Jittor only")
-        g.add_argument("--kernels", choices=("own", "stock"), default="own",
+        # No default of its own: compare.py takes an option that is not given for one that PyTorch's lacks.
+        g.add_argument("--kernels", choices=("own", "stock"),
                        help="stock: convolutions and BatchNorm as Jittor computes them, the latter less "
-                            "exact and with the biased variance; to measure against")
+                            "exact and with the biased variance; to measure against (default: own)")
     else:
         g = p.add_argument_group("PyTorch only")
         g.add_argument("--channels-last", action="store_true", help="memory layout of images and weights")

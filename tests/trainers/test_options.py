@@ -205,6 +205,19 @@ def test_a_compiler_that_does_not_work_is_told(error, words, tmp_path, capsys, m
     assert not (tmp_path / "r").exists()
 
 
+def test_stock_kernels_keep_the_biased_variance():
+    variances = []
+    for chosen in ([], ["--kernels", "stock"]):
+        args = options.parse("jittor", ["--net", "lenet_bn", "--device", "cpu", *chosen])
+        side = TRAINERS["jittor"].Engine(args, toy(size=12))
+        assert side.environment()["kernels"] == (chosen or ["own"])[-1]
+        side.fetch(side.step(next(BatchPlan(12, 5, 12, 0, False, 1).epoch(0)), 0.0))
+        *_, last = (name for name in side.arrays() if name.endswith("running_var"))
+        variances.append(side.arrays()[last] - 0.9)
+    count = 5 * 2 * 2
+    np.testing.assert_allclose(variances[0] / variances[1], count / (count - 1), rtol=0.01)
+
+
 def test_jittor_does_not_know_pytorchs_own_options(capsys):
     assert call("jittor", *small("--compile")) == 2
     assert "--compile" in capsys.readouterr().err
