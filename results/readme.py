@@ -95,8 +95,7 @@ def injection() -> str:
         levels = dict.fromkeys(level for row in own for level in row["levels"])
         body.append([f"`{fault}`", f"{len(own) - len(missed)} of {len(own)}",
                      ", ".join(levels).replace("structure ", ""), ", ".join(missed)])
-    note = _where(next(net["environment"] for net in data if net["environment"]))
-    return table(["fault", "caught", "failing levels", "missed in"], body) + "\n\n" + note
+    return table(["fault", "caught", "failing levels", "missed in"], body) + "\n\n" + _where(data)
 
 
 def injected_nets() -> str:
@@ -127,7 +126,7 @@ def jittor_models() -> str:
         body.append([f"`{row['net']}`", "passed" if row["passed"] else "differs",
                      "; ".join(failing) or ("" if row["passed"] else row["text"]), place])
     return table(["model", "verdict", "failing levels (worst tensor)", "first divergence"], body) + (
-        "\n\n" + _where(data[-1]["environment"]))
+        "\n\n" + _where(data))
 
 
 def matrix() -> str:
@@ -152,7 +151,7 @@ def matrix() -> str:
     minutes = sum(row["seconds"] for row in data) / 60
     note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes, "
             f"{where['cores'] // where['threads']} nets at a time, beside other work; at most "
-            f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(where)}")
+            f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(data)}")
     return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
                   "time", "memory"], body) + "\n\n" + note
 
@@ -189,8 +188,16 @@ def _machine(environment: dict) -> str:
     return f"{versions}, Python {environment['python']}; {environment['cpu']}, {environment['cores']} cores"
 
 
-def _where(environment: dict) -> str:
-    return f"{_machine(environment)}; seed {environment['seed']}."
+def _where(rows: list[dict]) -> str:
+    """The machines of rows, each with its nets if there are several."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["environment"]:
+            what = f"{_machine(row['environment'])}; seed {row['environment']['seed']}"
+            found.setdefault(what, []).append(f"`{row['net']}`")
+    if len(found) == 1:
+        return f"{next(iter(found))}."
+    return " ".join(f"{', '.join(nets)}: {what}." for what, nets in found.items())
 
 
 # File -> name of a table in it -> what makes it.
