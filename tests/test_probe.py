@@ -53,9 +53,7 @@ def test_a_long_mean_is_at_fault():
 
 def test_our_batch_norm_is_within_the_budget_for_large_batches_too():
     found = probe.probe(["batch_norm"], [100_000], [0, 10, 100, 1000])
-    ours = {row.ratio: row.at_fault for row in found if row.implementation == "jt_models"}
-    # Declared: at a mean of a thousand deviations what is left is the rounding of the mean.
-    assert ours == {0: False, 10: False, 100: False, 1000: True}
+    assert not any(row.at_fault for row in found if row.implementation == "jt_models")
     assert all(row.at_fault for row in found if row.implementation == "jittor")
 
 
