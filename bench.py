@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from train_torch import trace
 from training import benchmark, cli, options
 from training.bench_worker import COLUMNS
 from training.files import check_writable, csv_text, write_json, write_text
 from training.run import command, environment
 from zoo.catalog import NETS, input_size
+from zoo.summary import totals
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,8 +63,9 @@ def _run(argv: list[str]) -> None:
     cases = [(net, size, batch) for net in dict.fromkeys(args.nets) for size in [_size(net, args.image_size)]
              for batch in dict.fromkeys(args.batch_size)]
     where["limits"], rows = benchmark.limits(), []
-    for case in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
-        rows += benchmark.measure(*case, columns, args.rounds, args.batches)
+    for net, size, batch in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
+        macs = totals(trace(net, size))[1]
+        rows += benchmark.measure(net, size, batch, macs, columns, args.rounds, args.batches)
         found = benchmark.table(rows, where["limits"]["flops"])
         write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
         write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))
@@ -78,7 +81,7 @@ def _size(net: str, image_size: int | None) -> int:
 
 def _name(where: dict) -> str:
     versions = "-".join(f"{name}{where['versions'][name]}" for name in ("jittor", "torch"))
-    return re.sub(r"[^\w.+-]+", "_", f"{where['cpu']}-{where['cores']}-cores-{versions}-float32")
+    return re.sub(r"[^\w.+-]+", "_", f"{where['cpu']}-{where['cores']}-cores-{versions}-{where['precision']}")
 
 
 def _shown(found: list[tuple]) -> Table:

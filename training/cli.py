@@ -122,20 +122,22 @@ def _main(run) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except MemoryError as error:
-        print(f"error: {UserError(f'not enough memory: {error}')}", file=sys.stderr)
-        return 2
+        return _refused(f"not enough memory: {error}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
     except OSError as error:
         if error.strerror is None:
             raise
         place = f": {error.filename}" if error.filename else ""
-        print(f"error: {UserError(f'{error.strerror}{place}')}", file=sys.stderr)
-        return 2
+        return _refused(f"{error.strerror}{place}")
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _refused(why: str) -> int:
+    print(f"error: {UserError(why)}", file=sys.stderr)  # which escapes and cuts
+    return 2
 
 
 def leave(main_: Callable[[], int]) -> None:

@@ -63,7 +63,11 @@ def end(process):
     """(exit code, stderr) of a process that ends by itself, and none of whose children outlives it."""
     try:
         _, error = process.communicate(timeout=120)
-        assert "Traceback" not in error and not members(process.pid)
+        assert "Traceback" not in error
+        patience = time.monotonic() + 5  # what its parent has killed may take a moment
+        while members(process.pid) and time.monotonic() < patience:
+            time.sleep(0.05)
+        assert not members(process.pid)
         return process.returncode, error
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -71,13 +75,13 @@ def end(process):
 
 
 def members(group):
-    """The living processes of a process group."""
+    """The living processes of a process group, as (state, command)."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
+            state, _, own = (place / "stat").read_text().rpartition(")")[2].split()[:3]
             if int(own) == group and state != "Z":
-                found.append(stat.parent.name)
+                found.append((state, (place / "cmdline").read_bytes()))
     return found
 
 

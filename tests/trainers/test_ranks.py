@@ -202,9 +202,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(framework, tmp_path, noted):
     arguments = [*OPTIONS, "--epochs", 20]
     process = start(framework, 2, *arguments, "--output-dir", tmp_path / "r")
     wait_for(process, tmp_path / "r" / "state.safetensors")
-    for pid in [*children(process.pid), process.pid]:  # torchrun gives its ranks sessions of their own
+    ranks_below = children(process.pid)
+    for pid in [*ranks_below, process.pid]:  # torchrun gives its ranks sessions of their own
         os.kill(pid, signal.SIGKILL)
     kill(process)
+    wait_for_end(ranks_below)  # until then they hold the run folder
     before = rows(tmp_path / "r" / "log.csv")
     assert 0 < len(before) < 20 and not (tmp_path / "r" / "result.json").exists()
     assert call(framework, "--resume", tmp_path / "r") == 0
@@ -237,6 +239,17 @@ def wait_for(process, path):
     end = time.monotonic() + 600
     while not path.is_file():
         assert process.poll() is None and time.monotonic() < end, process.communicate()[1][-3000:]
+        time.sleep(0.05)
+
+
+def wait_for_end(pids):
+    """Of processes that are not ours to wait for."""
+    def living(pid):
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    end = time.monotonic() + 60
+    while any(map(living, pids)):
+        assert time.monotonic() < end
         time.sleep(0.05)
 
 
