@@ -8,8 +8,7 @@ from pathlib import Path
 
 from training.errors import UserError
 from training.files import read_json, write_json
-
-from .forms import count, dict_of, flag, list_of, note, one_of, record, size, text
+from training.forms import count, dict_of, flag, list_of, note, one_of, record, size, text
 
 # In the order in which the table shows them, and in which a first failure is looked for.
 LEVELS = ("weights", "init", "eval", "train", "layers", "gradients", "flips", "buffers", "momentum",

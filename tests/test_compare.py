@@ -212,7 +212,7 @@ def test_no_changed_record_is_more_than_one_line(name, tmp_path, monkeypatch):
 def test_a_net_that_is_none_names_no_file(net, tmp_path, capsys):
     folders = [make(tmp_path / "runs" / f, record(f, net=net), 0.5) for f in finished.FRAMEWORKS]
     assert compare.main([*map(str, folders), "--output-dir", str(tmp_path / "a" / "b" / "out")]) == 2
-    assert "net is" in capsys.readouterr().err
+    assert "options.net must be a net of the zoo, not " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 from zoo.catalog import NETS
 
 from . import logs
 from .errors import UserError
 from .files import read_json
+from .forms import between, dict_of, holding, one_of, or_null, text
 from .run import read_record
 
 FRAMEWORKS = ("torch", "jittor")
@@ -79,13 +79,13 @@ def read(folder: Path) -> Finished:
     try:
         _, rows = logs.read_log(folder / "log.csv", logs.LOG, lambda n: f"{n},")
         result = read_json(folder / "result.json")
-        _fits("args.json", record, _RECORD)
-        _fits("args.json, options", record["options"], _OPTIONS)
-        _fits("args.json, versions", record["versions"], {record["framework"]: _text})
-        _fits("result.json", result, {**_RESULT, "epochs": lambda n: n == len(rows)})
+        _RECORD(record, "args.json")
+        holding(**{record["framework"]: text})(record["versions"], "args.json.versions")
+        if _RESULT(result, "result.json")["epochs"] != len(rows):
+            raise ValueError(f"result.json tells of {result['epochs']} epochs, log.csv of {len(rows)}")
         found = Finished(folder, record, [dict(zip(logs.LOG, row)) for row in rows], result)
         for row in found.log:
-            _fits(f"log.csv, epoch {row['epoch']:g}", row, _LOG)
+            _LOG(row, f"log.csv, epoch {row['epoch']:g}")
         if len({row["val_acc"] is None for row in found.log}) > 1:
             raise ValueError("log.csv: some epochs have a validation, others have none")
         if found.epoch_images < 1:
@@ -95,40 +95,14 @@ def read(folder: Path) -> Finished:
     return found
 
 
-def _fits(what: str, found: dict, rules: dict[str, Callable]) -> None:
-    """ValueError if something is missing or not as its rule says."""
-    if not isinstance(found, dict):
-        raise ValueError(f"{what} is {found!r}")
-    for name, rule in rules.items():
-        if name not in found:
-            raise ValueError(f"{what}: {name} is missing")
-        if not rule(found[name]):
-            raise ValueError(f"{what}: {name} is {found[name]!r}")
-
-
-def _text(value) -> bool:
-    return isinstance(value, str)
-
-
-def _between(low: float, high: float, *kinds: type) -> Callable:
-    """Whether a value is a number in [low, high], whole if `kinds` is int; true and false are none."""
-    return lambda value: type(value) in (kinds or (int, float)) and low <= value <= high
-
-
-def _or_empty(rule: Callable) -> Callable:
-    return lambda value: value is None or rule(value)
-
-
 # What the tables are made of. No time or size is 0 or beyond measure: they are divided by each other.
-_COUNT, _SHARE, _SIZE = _between(1, 2**53, int), _between(0, 1), _between(1e-9, 1e15)
-_LOSS = _between(-1e300, 1e300)
-_RECORD = {**dict.fromkeys(("data", "data_sha256", "start_sha256", "device", "precision", "cpu", "python"),
-                           _text),
-           "framework": FRAMEWORKS.__contains__, "cores": _COUNT, "net_image_size": _COUNT,
-           "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values()))}
-_OPTIONS = {"net": lambda value: _text(value) and value in NETS, "seed": _between(0, 2**53, int),
-            "batch_size": _COUNT}
-_RESULT = {"test_acc": _SHARE, "test_top5": _SHARE, "test_loss": _LOSS, "test_images": _COUNT,
-           "seconds": _between(0, 1e15)}
-_LOG = {"train_loss": _LOSS, "train_acc": _SHARE, "val_loss": _or_empty(_LOSS), "val_acc": _or_empty(_SHARE),
-        "seconds": _SIZE, "images_per_second": _SIZE, "peak_memory_mb": _SIZE}
+_COUNT, _SHARE, _SIZE = between(1, 2**53, whole=True), between(0, 1), between(1e-9, 1e15)
+_LOSS = between(-1e300, 1e300)
+_RECORD = holding(
+    **dict.fromkeys(("data", "data_sha256", "start_sha256", "device", "precision", "cpu", "python"), text),
+    framework=one_of(FRAMEWORKS), cores=_COUNT, net_image_size=_COUNT, versions=dict_of(text),
+    options=holding(net=one_of(NETS, "a net of the zoo"), seed=between(0, 2**53, whole=True), batch_size=_COUNT))
+_RESULT = holding(test_acc=_SHARE, test_top5=_SHARE, test_loss=_LOSS, test_images=_COUNT,
+                  seconds=between(0, 1e15), epochs=_COUNT)
+_LOG = holding(train_loss=_LOSS, train_acc=_SHARE, val_loss=or_null(_LOSS), val_acc=or_null(_SHARE),
+               seconds=_SIZE, images_per_second=_SIZE, peak_memory_mb=_SIZE)

@@ -60,10 +60,10 @@ def run(framework: str, engine_class, trace, argv: list[str] | None = None, rank
             print(layer_table(_checked(trace, args.net, args.image_size)))
         else:
             shown = command(f"train_{framework}.py", argv)
-            _train(framework, engine_class, trace, args, folder, shown, ranks)
+            _train(framework, engine_class, args, folder, shown, ranks)
 
 
-def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -> None:
+def _train(framework, engine_class, args, folder, shown_command, ranks) -> None:
     if args.save_init and not args.resume:
         check_writable(args.save_init, file=True)
     data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed,
@@ -79,11 +79,12 @@ def _train(framework, engine_class, trace, args, folder, shown_command, ranks) -
     start = weights.read(args.init_from) if args.init_from and not resumed else None
     size = input_size(args.net, data.image_size)
     ranks.check(plan.batch_size)
-    if plan.batch_size == 1:
-        _refuse_one_value_per_channel(_checked(trace, args.net, size), args.net)
     engine = _checked(engine_class, args, data, ranks)
+    zoo = importlib.import_module(options.ZOOS[framework])
+    if plan.batch_size == 1:
+        traced = importlib.import_module(f"{zoo.__name__}.trace")
+        _refuse_one_value_per_channel(traced.trace(engine.net, data.in_channels, size), args.net)
     if start is not None:
-        zoo = importlib.import_module(options.ZOOS[framework])
         weights.load(engine.net, {zoo.own_key(args.net, key): a for key, a in start.items()})
     if args.evaluate:
         scores = loop.evaluate(engine, data, "test", args)

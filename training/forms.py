@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 
-from training.errors import UserError
+from .errors import UserError
 
 Form = Callable[[object, str], object]
 
@@ -37,6 +37,19 @@ def size(value, place: str) -> float:
     return float(value)
 
 
+def between(low: float, high: float, whole: bool = False) -> Form:
+    """A number from `low` to `high`; true and false are none."""
+    def form(value, place: str):
+        if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
+            _refuse(value, place, f"a {'whole ' * whole}number from {low:g} to {high:g}")
+        return value
+    return form
+
+
+def or_null(inner: Form) -> Form:
+    return lambda value, place: None if value is None else inner(value, place)
+
+
 def note(value, place: str):
     """A text, a number, null, or a list or dictionary of these."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
@@ -45,10 +58,11 @@ def note(value, place: str):
     return value
 
 
-def one_of(names: Iterable[str]) -> Form:
+def one_of(names: Iterable[str], called: str = "") -> Form:
+    """One of these texts, which the error lists, or calls so."""
     def form(value, place: str) -> str:
         if not isinstance(value, str) or value not in names:
-            _refuse(value, place, f"one of {', '.join(names)}")
+            _refuse(value, place, called or f"one of {', '.join(names)}")
         return value
     return form
 
@@ -70,16 +84,26 @@ def dict_of(inner: Form) -> Form:
     return form
 
 
-def record(make: Callable, **fields: Form) -> Form:
-    """A dictionary with exactly these names; gives `make(**values)`."""
-    def form(value, place: str):
+def holding(**fields: Form) -> Form:
+    """A dictionary with at least these names; gives their values."""
+    def form(value, place: str) -> dict:
         if not isinstance(value, dict):
             _refuse(value, place, "a dictionary")
         if wrong := [name for name in fields if name not in value]:
             raise UserError(f"{place} has no {wrong[0]!r}")
+        return {name: inner(value[name], f"{place}.{name}") for name, inner in fields.items()}
+    return form
+
+
+def record(make: Callable, **fields: Form) -> Form:
+    """A dictionary with exactly these names; gives `make(**values)`."""
+    held = holding(**fields)
+
+    def form(value, place: str):
+        found = held(value, place)
         if wrong := [name for name in value if name not in fields]:
             raise UserError(f"{place} has {wrong[0]!r}; allowed are {', '.join(fields)}")
-        return make(**{name: inner(value[name], f"{place}.{name}") for name, inner in fields.items()})
+        return make(**found)
     return form
 
 
