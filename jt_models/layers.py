@@ -73,19 +73,29 @@ def stock(net: Module) -> Module:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    With a 1x1 kernel it is one matrix product on a CPU: Jittor's oneDNN 2.2 takes up to fifteen times as
-    long for small images, and also for large ones never less.
+    On a CPU, with a 1x1 kernel it is one matrix product: Jittor's oneDNN 2.2 takes up to fifteen times as
+    long for small images, and also for large ones never less. A depthwise one has a kernel of our own.
 
     Raises:
-        ValueError: the input is not [N, in_channels, H, W].
+        ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.
     """
 
     def execute(self, x):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"this convolution takes [N, {self.in_channels}, H, W], "
                              f"not {list(x.shape)}")
-        pointwise = self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
-        return self._product(x) if pointwise and not jt.flags.use_cuda else super().execute(x)
+        reach = [dilation * (k - 1) + 1 for dilation, k in zip(self.dilation, self.kernel_size)]
+        if any(side + 2 * p < r for side, p, r in zip(x.shape[2:], self.padding, reach)):
+            raise ValueError(f"{x.shape[2]}x{x.shape[3]} pixels with a padding of {self.padding} are less "
+                             f"than the {reach[0]}x{reach[1]} that the kernel covers")
+        if jt.flags.use_cuda:
+            return super().execute(x)
+        if self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+            return self._product(x)
+        depthwise = self.groups == self.in_channels == self.out_channels > 1
+        if depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
+            return self._with_bias(kernels.Depthwise(self.stride, self.padding)(x, self.weight))
+        return super().execute(x)
 
     def _product(self, x):
         n, c, h, w = x.shape
@@ -94,7 +104,9 @@ class Conv2d(nn.Conv2d):
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
         columns = x.transpose(1, 0, 2, 3).reshape(c, n * h * w)
         y = jt.matmul(self.weight.reshape(self.out_channels, c), columns)
-        y = y.reshape(self.out_channels, n, h, w).transpose(1, 0, 2, 3)
+        return self._with_bias(y.reshape(self.out_channels, n, h, w).transpose(1, 0, 2, 3))
+
+    def _with_bias(self, y):
         return y if self.bias is None else y + self.bias.broadcast(y, [0, 2, 3])
 
 

@@ -181,6 +181,30 @@ def test_grouped_and_depthwise_convolution(groups, fan_in, fan_out, h, w, kernel
                   x, weight, bias), units=64)
 
 
+@pytest.mark.parametrize("dtype, bound", [("float32", 64 * U), ("float64", 1e-14)])
+@pytest.mark.parametrize("h, w, kernel, stride, padding", [
+    (2, 2, 3, 1, 1), (4, 4, 3, 2, 1), (9, 31, 3, 1, 1), (20, 13, 3, 2, 1), (7, 8, (5, 2), (3, 2), (2, 1)),
+    (6, 5, (2, 5), (1, 2), 0)])
+def test_the_kernel_of_depthwise_convolution(h, w, kernel, stride, padding, dtype, bound):
+    x = image(3, 4, h, w).astype(dtype)
+    with float64() if dtype == "float64" else contextlib.nullcontext():
+        ours = layers.Conv2d(4, 4, kernel, stride, padding, groups=4, bias=False)
+        weight = ours.weight.numpy().astype(dtype)
+
+        def run(v, weight):
+            ours.weight = weight
+            return ours(v)
+        found = run_jittor(run, x, weight)
+    right = run_torch(lambda v, f: F.conv2d(v, f, None, stride, padding, groups=4), x, weight)
+    for a, b in zip(found, right):
+        assert a.dtype == dtype and np.abs(a - b).max() <= bound * np.abs(b).max()
+
+
+def test_a_kernel_larger_than_the_image():
+    with pytest.raises(ValueError, match="2x1 pixels .* less than the 5x3 that the kernel covers"):
+        layers.Conv2d(2, 2, 3, dilation=(2, 1), padding=(1, 0))(jt.ones((1, 2, 2, 1)))
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, (2, 3)])
 def test_pointwise_convolution(stride, bias):
