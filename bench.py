@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from train_torch import trace
 from training import benchmark, cli, options
-from training.bench_worker import COLUMNS
+from training.bench_worker import COLUMNS, image_size
 from training.files import check_writable, csv_text, write_json, write_text
 from training.run import command, environment
-from zoo.catalog import NETS, input_size
 from zoo.summary import totals
 
 
@@ -60,7 +59,7 @@ def _run(argv: list[str]) -> None:
              "precision": "float32"}
     path, name = args.output_dir, _name(where)
     check_writable(path / name)
-    cases = [(net, size, batch) for net in dict.fromkeys(args.nets) for size in [_size(net, args.image_size)]
+    cases = [(net, size, batch) for net in dict.fromkeys(args.nets) for size in [image_size(net, args.image_size)]
              for batch in dict.fromkeys(args.batch_size)]
     where["limits"], rows = benchmark.limits(), []
     for net, size, batch in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
@@ -73,10 +72,6 @@ def _run(argv: list[str]) -> None:
     print(f"{where['cpu']}, {where['cores']} cores: {where['limits']['flops'] / 1e9:.0f} GFLOP/s, "
           f"{where['limits']['bytes'] / 1e9:.1f} GB/s")
     print(f"{path / name}.csv, .json")
-
-
-def _size(net: str, image_size: int | None) -> int:
-    return input_size(net, image_size or (28 if NETS[net].channels == 1 else 32))
 
 
 def _name(where: dict) -> str:

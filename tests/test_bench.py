@@ -5,6 +5,7 @@ import json
 import pytest
 
 import bench
+from jt_models import warm
 from training.benchmark import HEADER, Row, Worker, table
 from training.errors import UserError
 
@@ -58,6 +59,13 @@ def test_bad_input_is_one_line_before_anything_is_measured(arguments, said, caps
     assert bench.main([*arguments, "--output-dir", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again(capsys):
+    assert [warm.main(["lenet_bn"]) for _ in range(2)] == [0, 0]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("lenet_bn: ") and second.startswith("lenet_bn: 0 kernels compiled, ")
+    assert warm.main(["none"]) == 2
 
 
 def test_a_column_that_breaks_is_named():

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from zoo.catalog import NETS
+from zoo.catalog import NETS, input_size
 
 from . import loop, options
 from .data import Data, Split, evaluation_batches
@@ -30,15 +30,20 @@ COLUMNS = {
 }
 
 
-def random_data(net: str, image_size: int, batch_size: int) -> Data:
+def image_size(net: str, wanted: int | None = None) -> int:
+    """Pixels of a net's images: `wanted`, else those of CIFAR-10 or MNIST; more if the net needs them."""
+    return input_size(net, wanted or (28 if NETS[net].channels == 1 else 32))
+
+
+def random_data(net: str, size: int, batch_size: int) -> Data:
     """Two batches of random images to train on and one to evaluate, as large as CIFAR-10's are augmented."""
     rng, channels, classes = np.random.default_rng(0), NETS[net].channels, NETS[net].classes
 
     def split(n):
-        return Split(rng.integers(0, 256, (n, channels, image_size, image_size), "uint8"),
+        return Split(rng.integers(0, 256, (n, channels, size, size), "uint8"),
                      rng.integers(0, classes, n, "int32"))
     return Data("random", split(2 * batch_size), split(0), split(batch_size), tuple(map(str, range(classes))),
-                (0.5,) * channels, (0.25,) * channels, image_size // 8, True, "random pixels")
+                (0.5,) * channels, (0.25,) * channels, size // 8, True, "random pixels")
 
 
 class Work:
@@ -48,25 +53,25 @@ class Work:
         first: seconds of the first training step, in which Jittor compiles what its cache lacks.
     """
 
-    def __init__(self, column: str, net: str, image_size: int, batch_size: int):
+    def __init__(self, column: str, net: str, size: int, batch_size: int):
         self.framework, chosen = COLUMNS[column]
         trainer = importlib.import_module(f"train_{self.framework}")
-        data = random_data(net, image_size, batch_size)
+        data = random_data(net, size, batch_size)
         args = options.parse(self.framework, ["--net", net, "-b", str(batch_size), *chosen])
         self.engine = trainer.Engine(args, data)
         plan, schedule = loop.plan_and_schedule(args, data)
         self.batches = itertools.chain.from_iterable(map(plan.epoch, itertools.count()))
-        self.test = next(evaluation_batches(batch_size, batch_size, image_size))
+        self.test = next(evaluation_batches(batch_size, batch_size, size))
         self.rate = schedule(0)
         self.first = self.train(1)
 
     def train(self, count: int) -> float:
         """Seconds of so many training steps."""
-        batches = list(itertools.islice(self.batches, count))
+        batches, values = list(itertools.islice(self.batches, count)), []
         start = time.perf_counter()
         for batch in batches:
-            loss, _ = self.engine.step(batch, self.rate)
-        self.engine.fetch([loss])
+            values += self.engine.step(batch, self.rate)
+        self.engine.fetch(values)  # all, as the loop does: Jittor does not compute what nobody asks for
         self._wait()
         return time.perf_counter() - start
 
@@ -113,8 +118,8 @@ def main(argv: list[str]) -> None:
 
     if argv == ["limits"]:
         return answer(limits())
-    column, net, image_size, batch_size = argv
-    work = Work(column, net, int(image_size), int(batch_size))
+    column, net, size, batch_size = argv
+    work = Work(column, net, int(size), int(batch_size))
     answer({"first_step": work.first, "environment": work.engine.environment()})
     for line in sys.stdin:
         phase, count = line.split()
