@@ -1,6 +1,10 @@
 """Imports PyTorch and Jittor in the one order in which both work."""
-import jt_models  # noqa: F401
-import pytest
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see parity.__main__.main; subprocesses take it over
+
+import jt_models  # noqa: E402, F401
+import pytest  # noqa: E402
 
 
 @pytest.fixture
