@@ -59,12 +59,12 @@ def _run(argv: list[str]) -> None:
              "precision": "float32"}
     path, name = args.output_dir, _name(where)
     check_writable(path / name)
-    cases = [(net, size, batch) for net in dict.fromkeys(args.nets) for size in [image_size(net, args.image_size)]
+    cases = [(net, size, macs, batch) for net in dict.fromkeys(args.nets)
+             for size in [image_size(net, args.image_size)] for macs in [totals(trace(net, size))[1]]
              for batch in dict.fromkeys(args.batch_size)]
     where["limits"], rows = benchmark.limits(), []
-    for net, size, batch in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
-        macs = totals(trace(net, size))[1]
-        rows += benchmark.measure(net, size, batch, macs, columns, args.rounds, args.batches)
+    for case in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
+        rows += benchmark.measure(*case, columns, args.rounds, args.batches)
         found = benchmark.table(rows, where["limits"]["flops"])
         write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
         write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))

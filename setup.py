@@ -8,7 +8,7 @@ setup(
     packages=["jt_models", "jt_models.cuda", "torch_ref", "parity", "training", "zoo"],
     package_data={"jt_models.cuda": ["include/*.h", "include/cub/*.cuh", "cutt/*"],
                   "parity": ["report.html.j2"], "training": ["comparison.html.j2"]},
-    py_modules=["compare", "train_jittor", "train_torch"],
+    py_modules=["bench", "compare", "train_jittor", "train_torch"],
     python_requires=">=3.9,<3.13",
     install_requires=[
         # What parity depends on: another Jittor or numpy changes the numbers or does not start.

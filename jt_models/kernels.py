@@ -93,7 +93,7 @@ class BatchNorm(jt.Function):
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
 # is one run of memory, a vector at a time; the outputs that a stride leaves out are computed and dropped.
-# Jittor's oneDNN takes up to seven times as long for the gradients of small images.
+# Forward and backward, Jittor's oneDNN takes about four times as long, and a third for 4x4 with stride 2.
 _PLANES = """
     const int64_t images = in0_shape0, channels = in0_shape1, height = in0_shape2, width = in0_shape3;
     const int64_t padded = height + 2 * PAD_H, pitch = width + 2 * PAD_W, size = height * width;

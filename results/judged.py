@@ -71,14 +71,16 @@ def fill(path: Path, names: list[str], order: list[str], make, jobs: int = 1) ->
         jobs: how many are made at a time, which share the cores.
 
     Returns:
-        How many rows of `names` did not pass.
+        How many rows of `names` did not pass. Each row also tells its run (when that began, UTC, and its
+        jobs) and after how many seconds of the run it was done.
     """
+    run, start = {"began": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), "jobs": jobs}, time.monotonic()
     rows = {row["net"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
     # Threads of two processes on one core wait for each other: twice the time.
     threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         for made in as_completed(pool.submit(make, name, threads) for name in names):
-            found = made.result()
+            found = {**made.result(), "run": run, "done_after": round(time.monotonic() - start, 1)}
             rows[found["net"]] = found
             write_json(path, [rows[n] for n in order if n in rows])
             print(f"{found['net']}, {found['seconds']} s, {found['peak_memory_mb']} MB: "

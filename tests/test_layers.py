@@ -143,8 +143,8 @@ def test_stock_batch_norm_is_jittors():
     for norm in (ours, theirs):
         layers.set_training(norm)(x).sync()
     biased, unbiased = theirs.running_var.numpy() - 0.9, ours.running_var.numpy() - 0.9
-    # Measured: 1.4e-6, of two float32 variances beside 0.9.
-    np.testing.assert_allclose(unbiased, biased * 16 / 15, rtol=1e-4)
+    # A tenth of a variance is stored beside 0.9, where float32 is 6e-8 apart. Measured: 1.4e-6.
+    np.testing.assert_allclose(unbiased, biased * 16 / 15, rtol=1e-5)
 
 
 def test_batch_norm_of_vectors():
@@ -186,6 +186,7 @@ def test_grouped_and_depthwise_convolution(groups, fan_in, fan_out, h, w, kernel
     (2, 2, 3, 1, 1), (4, 4, 3, 2, 1), (9, 31, 3, 1, 1), (20, 13, 3, 2, 1), (7, 8, (5, 2), (3, 2), (2, 1)),
     (6, 5, (2, 5), (1, 2), 0)])
 def test_the_kernel_of_depthwise_convolution(h, w, kernel, stride, padding, dtype, bound):
+    """Against PyTorch in float64. Measured: 1.7 u in float32, 2.3e-16 in float64."""
     x = image(3, 4, h, w).astype(dtype)
     with float64() if dtype == "float64" else contextlib.nullcontext():
         ours = layers.Conv2d(4, 4, kernel, stride, padding, groups=4, bias=False)

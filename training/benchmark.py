@@ -77,7 +77,7 @@ class Row:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {phase: [] for phase in PHASES})
 
 
-def measure(net: str, image_size: int, batch_size: int, macs: int, columns: list[str], rounds: int,
+def measure(net: str, image_size: int, macs: int, batch_size: int, columns: list[str], rounds: int,
             batches: int) -> list[Row]:
     """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
     with contextlib.ExitStack() as stack:

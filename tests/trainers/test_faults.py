@@ -18,6 +18,7 @@ import pytest
 from parity import weights
 from training.run import Run
 
+import processes
 from test_resume import begun, complete_or_absent, content
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,14 +76,9 @@ def end(process):
 
 
 def members(group):
-    """The living processes of a process group, as (state, command)."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, own = (place / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(own) == group and state != "Z":
-                found.append((state, (place / "cmdline").read_bytes()))
-    return found
+    """The living processes of a process group, as (number, command)."""
+    return [(pid, processes.command(pid)) for pid, (*_, own) in processes.all_living().items()
+            if own == group]
 
 
 def stop(process, name):

@@ -24,6 +24,7 @@ from training.data import BatchPlan
 from training.errors import UserError
 from training.ranks import Ranks
 
+import processes
 from test_trainers import both, call, rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,24 +245,16 @@ def wait_for(process, path):
 
 def wait_for_end(pids):
     """Of processes that are not ours to wait for."""
-    def living(pid):
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     end = time.monotonic() + 60
-    while any(map(living, pids)):
+    while any(map(processes.status, pids)):
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 def children(pid):
     """Processes of our trainers below `pid`."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"train_" in (place / "cmdline").read_bytes():
-                found.append(int(place.name))
-    return found
+    return [child for child, (_, parent, _) in processes.all_living().items()
+            if parent == pid and b"train_" in processes.command(child)]
 
 
 def kill(process):
