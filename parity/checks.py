@@ -117,6 +117,8 @@ def conversion(pair: Pair, report: Report) -> bool:
         distance = 0.0 if same else np.inf
         report.checks.append(Check("structure", "weights", name, distance, distance, 0.0, 0.0,
                                    note="" if same else "does not come back bit by bit"))
+    if pair.doubt:
+        report.skipped["weights, names"] = pair.doubt
     for name in pair.one_sided():
         report.skipped[f"weights, {name}"] = "a constant that one model alone stores keeps its value"
     return True

@@ -3,11 +3,13 @@
 Equal names are the map. Otherwise candidates are made from the order of definition, from the order
 in which the layers run and from the structure of the module tree; a candidate must be one to one with
 equal shapes. If the candidates differ, the one under which the outputs of both models agree by far
-better in float64 is the map; if none does, that is an error that shows them.
+better in float64 is the map, unless it takes numbered layers out of their order while another one keeps
+them in it: two layers that a port has confused look like that. If none is, that is an error that shows them.
 """
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from training.errors import UserError, did_you_mean
@@ -133,7 +135,7 @@ def _with_counters(found: dict, jittor_model, torch_model) -> dict[str, str]:
     return extended
 
 
-def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
+def infer(jittor_model, torch_model, distance, calls) -> tuple[dict[str, str], str]:
     """The key map of two models.
 
     Args:
@@ -142,7 +144,8 @@ def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
             the order in which they run, as (of Jittor, of PyTorch).
 
     Returns:
-        name in the Jittor model -> name in the PyTorch model, batch counters included.
+        name in the Jittor model -> name in the PyTorch model, batch counters included; and, where the
+        outputs alone tell that this is the map, what it might be otherwise.
 
     Raises:
         KeyMapError: no map fits, or several do.
@@ -153,7 +156,7 @@ def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
         if wrong:
             raise Mismatch(f"{wrong} has shape {list(ours[wrong])} in Jittor and "
                               f"{list(theirs[wrong])} in PyTorch")
-        return _with_counters({name: name for name in ours}, jittor_model, torch_model)
+        return _with_counters({name: name for name in ours}, jittor_model, torch_model), ""
     if sorted(ours.values()) != sorted(theirs.values()):
         raise Mismatch(_difference(ours, theirs) + _in_lists(jittor_model) + _in_lists(torch_model))
     candidates: dict[str, dict[str, str]] = {}
@@ -168,14 +171,38 @@ def infer(jittor_model, torch_model, distance, calls) -> dict[str, str]:
                           "that of execution maps them one to one; give a key map (--map FILE, "
                           '{"name in Jittor": "name in PyTorch"}). ' + _leftover(ours, theirs))
     if len(candidates) == 1:
-        return _with_counters(*candidates.values(), jittor_model, torch_model)
+        return _with_counters(*candidates.values(), jittor_model, torch_model), ""
     maps = [_with_counters(found, jittor_model, torch_model) for found in candidates.values()]
     distances = [distance(found) for found in maps]
     nearest, second = sorted(distances)[:2]
     # A wrong map is off by the size of the output; a faulty port under the right map is often nearer.
-    if nearest < 1e-2 and second > 100 * nearest:
-        return maps[distances.index(nearest)]
-    raise KeyMapError(_ambiguous(candidates, distances))
+    chosen = distances.index(nearest)
+    in_order = [_keeps_numbers(found, ours) for found in candidates.values()]
+    if nearest > 1e-2 or second <= 100 * nearest:
+        raise KeyMapError(_ambiguous(candidates, distances, "The outputs do not tell"))
+    if any(in_order) and not in_order[chosen]:
+        raise KeyMapError(_ambiguous(candidates, distances, "The outputs agree where numbered layers are out "
+                                     "of order: either the numbers mean nothing, or layers are confused"))
+    return maps[chosen], _doubt(candidates, chosen)
+
+
+def _keeps_numbers(found: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether tensors of one shape whose names differ in numbers alone, on either side, keep their order."""
+    groups: dict[tuple, list[tuple[list[int], list[int]]]] = {}
+    for pair in found.items():
+        key = (shapes[pair[0]], *(re.sub(r"\d+", "0", name) for name in pair))
+        groups.setdefault(key, []).append(tuple([int(n) for n in re.findall(r"\d+", name)] for name in pair))
+    return all([b for _, b in sorted(group)] == sorted(b for _, b in group) for group in groups.values())
+
+
+def _doubt(candidates: dict[str, dict[str, str]], chosen: int) -> str:
+    """What the map might be but for the outputs."""
+    how, found = [*candidates.items()][chosen]
+    other, instead = next(item for item in candidates.items() if item[0] != how)
+    name = next(name for name in found if found[name] != instead[name])
+    return (f"the names do not tell. By the {how}, {name} is {found[name]}, and by the {other} "
+            f"{instead[name]}; taken was the first, under which the outputs agree. If weights are to "
+            "load in another way, give a key map")
 
 
 def _by_order(ours: dict, theirs: dict) -> dict[str, str] | None:
@@ -273,13 +300,13 @@ def _leftover(ours: dict, theirs: dict) -> str:
     return f"{name} may be any of: {_some(same)}"
 
 
-def _ambiguous(candidates: dict, distances: list[float]) -> str:
+def _ambiguous(candidates: dict, distances: list[float], why: str) -> str:
     names = list(candidates.values())
     differing = [name for name in names[0] if len({found[name] for found in names}) > 1]
     shown = "; ".join(f"{name} -> " + " or ".join(
         f"{found[name]} ({how})" for how, found in candidates.items())
         for name in itertools.islice(differing, 3))
     apart = ", ".join(f"{how}: {d:.1e}" for how, d in zip(candidates, distances))
-    return (f"the key map is ambiguous: {shown}{'; ...' if len(differing) > 3 else ''}. The "
-            f"outputs do not tell (relative difference: {apart}). Give "
+    return (f"the key map is ambiguous: {shown}{'; ...' if len(differing) > 3 else ''}. {why} "
+            f"(relative difference: {apart}). Give "
             'a key map: --map FILE, {"name in Jittor": "name in PyTorch"}')

@@ -73,6 +73,7 @@ class Pair:
         reference: a torch model whose weights both sides get; only copies of it are run.
         task: inputs and loss.
         names: name in the Jittor model -> name in the PyTorch model.
+        doubt: what else the names might be, if they were inferred from the outputs.
         random: whether the reference is random in training mode in another way than dropout.
         device: on which both run in float32; the truth, and all of float64, is the CPU's.
     """
@@ -80,6 +81,7 @@ class Pair:
     reference: torch.nn.Module
     task: Task
     names: dict[str, str]
+    doubt: str = ""
     random: bool = False
     device: str = "cpu"
 
@@ -177,8 +179,8 @@ def make_pair(jittor_model, torch_model: torch.nn.Module, task: Task,
     if key_map is not None:
         pair.names = keymap.check(jittor_model, pair.reference, key_map)
     else:
-        pair.names = keymap.infer(jittor_model, pair.reference, lambda names: _distance(pair, names),
-                                  lambda: _calls(pair))
+        pair.names, pair.doubt = keymap.infer(jittor_model, pair.reference,
+                                              lambda names: _distance(pair, names), lambda: _calls(pair))
     return pair
 
 

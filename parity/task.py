@@ -106,7 +106,8 @@ class Task:
         for index, (tensor, shape) in enumerate(zip(found.values(), shapes)):
             if self.classifies(shapes):
                 if self.labels is None:
-                    self.labels = np.random.default_rng(self.seed).integers(0, shape[1], self.batch)
+                    classes = min(width for _, width in shapes)
+                    self.labels = np.random.default_rng(self.seed).integers(0, classes, self.batch)
                 part = cross_entropy(tensor, self.labels)
             else:
                 key = index, shape

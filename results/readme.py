@@ -147,11 +147,9 @@ def matrix() -> str:
                                    f"torch {worst['torch_u']:.2g}")
         body.append([*cells, f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"])
     passed = sum(row["passed"] for row in data)
-    where = data[-1]["environment"]
     minutes = sum(row["seconds"] for row in data) / 60
-    note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes, "
-            f"{where['cores'] // where['threads']} nets at a time, beside other work; at most "
-            f"{max(row['peak_memory_mb'] for row in data)} MB each. {_where(data)}")
+    note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes{_in_one_run(data)}; at "
+            f"most {max(row['peak_memory_mb'] for row in data)} MB each. {_where(data)}")
     return table(["net", "verdict", "float64: nearest to its budget", "float32: nearest to its budget",
                   "time", "memory"], body) + "\n\n" + note
 
@@ -181,6 +179,16 @@ def scaling_measured() -> str:
 def scaling_calculated() -> str:
     import scaling
     return table(*scaling.calculated_rows())
+
+
+def _in_one_run(rows: list[dict]) -> str:
+    """How long the run took in which all rows were made; empty if there were several."""
+    runs = {tuple(row.get("run", {"began": row["net"]}).values()) for row in rows}
+    if len(runs) > 1:
+        return ""
+    (began, jobs), = runs
+    return (f", in one run of {max(row['done_after'] for row in rows) / 60:.0f} minutes, {jobs} nets at a time, "
+            f"begun {began} UTC")
 
 
 def _machine(environment: dict) -> str:

@@ -9,7 +9,7 @@ from torch import nn as tnn
 import jittor as jt
 from jittor import nn as jnn
 from jt_models import layers
-from parity import keymap
+from parity import check, keymap
 from parity.keymap import KeyMapError, Mismatch
 from parity.pair import make_pair
 from parity.task import Task
@@ -60,7 +60,8 @@ def expanded(port, reference):
 @pytest.mark.parametrize("norm", [layers.BatchNorm2d, jnn.BatchNorm2d])
 def test_the_order_of_execution_tells_where_names_and_definition_do_not(order, norm):
     port, reference = JittorTwin(order, norm), TorchTwin()
-    found = make_pair(port, reference, task()).names
+    pair = make_pair(port, reference, task())
+    found = pair.names
     assert found == expanded(port, reference)
     assert found["first.weight"] == "a.weight"
     assert ("bn.num_batches_tracked" in found) == (norm is layers.BatchNorm2d)
@@ -122,6 +123,57 @@ def test_an_ambiguous_map_shows_the_candidates():
     text = str(caught.value)
     assert "a.weight" in text and "b.weight" in text and "order of execution" in text
     assert "--map" in text
+
+
+def test_a_map_that_the_outputs_alone_tell_is_said():
+    """A port that confuses its two convolutions looks like one whose order of definition is another."""
+    class Jittor(JittorTwin):
+        def __init__(self):
+            super().__init__(("second", "first"))
+            self.__dict__["out"] = self.__dict__.pop("out")  # defined last, as in PyTorch
+
+    pair = make_pair(Jittor(), TorchTwin(), task())
+    assert pair.names["first.weight"] == "a.weight"
+    assert ("By the order of execution, first.weight is a.weight, and by the order of definition b.weight"
+            in pair.doubt)
+    report = check(Jittor(), TorchTwin(), task().inputs, levels="eval", locate=False)
+    assert report.passed and report.skipped["weights, names"] == pair.doubt
+    assert not make_pair(Jittor(), TorchTwin(), task(), RIGHT).doubt
+
+
+class TorchNumbered(tnn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = tnn.ModuleList([tnn.Linear(5, 5), tnn.Linear(5, 5), tnn.Linear(5, 2)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(torch.tanh(x))
+        return x
+
+
+class JittorNumbered(jnn.Module):
+    """`order` is that of execution."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order = order
+        self.fc0, self.fc1, self.fc2 = jnn.Linear(5, 5), jnn.Linear(5, 5), jnn.Linear(5, 2)
+
+    def execute(self, x):
+        for index in self.order:
+            x = getattr(self, f"fc{index}")(jt.tanh(x))
+        return x
+
+
+def test_numbered_layers_that_a_port_confuses_are_not_mapped_silently():
+    inputs = Task((np.random.default_rng(0).standard_normal((3, 5)).astype("float32"),))
+    pair = make_pair(JittorNumbered((0, 1, 2)), TorchNumbered(), inputs)
+    assert pair.names["fc1.bias"] == "layers.1.bias" and not pair.doubt
+    with pytest.raises(KeyMapError, match="numbered layers are out of order.*--map"):
+        make_pair(JittorNumbered((1, 0, 2)), TorchNumbered(), inputs)
+    renumbered = {"fc1": "layers.0", "fc0": "layers.1", "fc2": "layers.2"}
+    assert make_pair(JittorNumbered((1, 0, 2)), TorchNumbered(), inputs, renumbered).names
 
 
 def test_a_small_fault_does_not_hide_the_map():

@@ -272,3 +272,44 @@ def test_a_reference_without_gradients_is_judged_forward(monkeypatch):
     assert report.passed and {c.level for c in report.checks} >= {"eval", "train"}, str(report)
     with pytest.raises(UserError, match="do not run backward"):
         check(JittorFunction(), TorchFunction(), X, **FAST)
+
+
+class TorchWords(tnn.Module):
+    """Logits and features, of another width, in a dict; whole numbers as an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = tnn.Embedding(20, 7)
+        self.blocks = tnn.ModuleList([tnn.Linear(7, 7), tnn.Linear(7, 7)])
+        self.head = tnn.Linear(7, 3)
+
+    def forward(self, words, x):
+        x = self.table(words).sum(1) + x
+        for block in self.blocks:
+            x = torch.tanh(block(x)) + x
+        return {"features": x, "logits": self.head(x)}
+
+
+class JittorWords(jt.nn.Module):
+    backwards = False
+
+    def __init__(self):
+        self.table = jnn.Embedding(20, 7)
+        self.blocks = jnn.ModuleList([jnn.Linear(7, 7), jnn.Linear(7, 7)])
+        self.head = jnn.Linear(7, 3)
+
+    def execute(self, words, x):
+        x = self.table(words).sum(1) + x
+        for block in list(self.blocks)[::-1] if self.backwards else self.blocks:
+            x = jt.tanh(block(x)) + x
+        return {"features": x, "logits": self.head(x)}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_outputs_of_several_widths(backwards):
+    words = np.random.default_rng(1).integers(0, 20, (6, 5))
+    port = JittorWords()
+    port.backwards = backwards
+    report = check(port, TorchWords(), (words, X.reshape(-1)[:42].reshape(6, 7)), **FAST)
+    assert report.passed != backwards, str(report)
+    assert "gradients" in {c.level for c in report.checks}
