@@ -3,8 +3,8 @@
 Equal names are the map. Otherwise candidates are made from the order of definition, from the order
 in which the layers run and from the structure of the module tree; a candidate must be one to one with
 equal shapes. If the candidates differ, the one under which the outputs of both models agree by far
-better in float64 is the map, unless it takes numbered layers out of their order while another one keeps
-them in it: two layers that a port has confused look like that. If none is, that is an error that shows them.
+better in float64 is the map; if none does, that is an error that shows them. So is a map that takes numbered
+layers of one shape out of their order: two layers that a port has confused look like that.
 """
 from __future__ import annotations
 
@@ -170,34 +170,41 @@ def infer(jittor_model, torch_model, distance, calls) -> tuple[dict[str, str], s
         raise KeyMapError("the tensors have the same shapes but neither their order of definition nor "
                           "that of execution maps them one to one; give a key map (--map FILE, "
                           '{"name in Jittor": "name in PyTorch"}). ' + _leftover(ours, theirs))
-    if len(candidates) == 1:
-        return _with_counters(*candidates.values(), jittor_model, torch_model), ""
-    maps = [_with_counters(found, jittor_model, torch_model) for found in candidates.values()]
-    distances = [distance(found) for found in maps]
-    nearest, second = sorted(distances)[:2]
-    # A wrong map is off by the size of the output; a faulty port under the right map is often nearer.
-    chosen = distances.index(nearest)
-    in_order = [_keeps_numbers(found, ours) for found in candidates.values()]
-    if nearest > 1e-2 or second <= 100 * nearest:
-        raise KeyMapError(_ambiguous(candidates, distances, "The outputs do not tell"))
-    if any(in_order) and not in_order[chosen]:
-        raise KeyMapError(_ambiguous(candidates, distances, "The outputs agree where numbered layers are out "
-                                     "of order: either the numbers mean nothing, or layers are confused"))
-    return maps[chosen], _doubt(candidates, chosen)
+    whole = {how: _with_counters(found, jittor_model, torch_model) for how, found in candidates.items()}
+    how, doubt = next(iter(whole)), ""
+    if len(candidates) > 1:
+        distances = {how: distance(found) for how, found in whole.items()}
+        how, second = sorted(distances, key=distances.get)[:2]
+        # A wrong map is off by the size of the output; a faulty port under the right map is often nearer.
+        if distances[how] >= 1e-2 or distances[second] <= 100 * distances[how]:
+            apart = ", ".join(f"{how}: {d:.1e}" for how, d in distances.items())
+            raise KeyMapError(_ambiguous(candidates, f"The outputs do not tell (relative difference: {apart})"))
+        doubt = _doubt(candidates, how)
+    numbered = _by_number(candidates[how], ours)
+    if numbered != candidates[how]:
+        raise KeyMapError(_ambiguous({how: candidates[how], "numbers in the names": numbered},
+                                     "Either these numbers mean nothing, or layers are confused"))
+    return whole[how], doubt
 
 
-def _keeps_numbers(found: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether tensors of one shape whose names differ in numbers alone, on either side, keep their order."""
-    groups: dict[tuple, list[tuple[list[int], list[int]]]] = {}
+def _by_number(found: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """The map with tensors of one shape, whose names differ in numbers alone on either side, in the order of
+    their numbers."""
+    def numbers(name):
+        return [int(n) for n in re.findall(r"\d+", name)]
+
+    groups: dict[tuple, tuple[list[str], list[str]]] = {}
     for pair in found.items():
-        key = (shapes[pair[0]], *(re.sub(r"\d+", "0", name) for name in pair))
-        groups.setdefault(key, []).append(tuple([int(n) for n in re.findall(r"\d+", name)] for name in pair))
-    return all([b for _, b in sorted(group)] == sorted(b for _, b in group) for group in groups.values())
+        group = groups.setdefault((shapes[pair[0]], *(re.sub(r"\d+", "0", name) for name in pair)), ([], []))
+        for names, name in zip(group, pair):
+            names.append(name)
+    return {name: target for group in groups.values()
+            for name, target in zip(*(sorted(names, key=numbers) for names in group))}
 
 
-def _doubt(candidates: dict[str, dict[str, str]], chosen: int) -> str:
+def _doubt(candidates: dict[str, dict[str, str]], how: str) -> str:
     """What the map might be but for the outputs."""
-    how, found = [*candidates.items()][chosen]
+    found = candidates[how]
     other, instead = next(item for item in candidates.items() if item[0] != how)
     name = next(name for name in found if found[name] != instead[name])
     return (f"the names do not tell. By the {how}, {name} is {found[name]}, and by the {other} "
@@ -300,13 +307,11 @@ def _leftover(ours: dict, theirs: dict) -> str:
     return f"{name} may be any of: {_some(same)}"
 
 
-def _ambiguous(candidates: dict, distances: list[float], why: str) -> str:
+def _ambiguous(candidates: dict[str, dict[str, str]], why: str) -> str:
     names = list(candidates.values())
     differing = [name for name in names[0] if len({found[name] for found in names}) > 1]
     shown = "; ".join(f"{name} -> " + " or ".join(
         f"{found[name]} ({how})" for how, found in candidates.items())
         for name in itertools.islice(differing, 3))
-    apart = ", ".join(f"{how}: {d:.1e}" for how, d in zip(candidates, distances))
-    return (f"the key map is ambiguous: {shown}{'; ...' if len(differing) > 3 else ''}. {why} "
-            f"(relative difference: {apart}). Give "
+    return (f"the key map is ambiguous: {shown}{'; ...' if len(differing) > 3 else ''}. {why}. Give "
             'a key map: --map FILE, {"name in Jittor": "name in PyTorch"}')

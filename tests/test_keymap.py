@@ -153,12 +153,13 @@ class TorchNumbered(tnn.Module):
 
 
 class JittorNumbered(jnn.Module):
-    """`order` is that of execution."""
+    """`order` is that of execution, `names` that of definition."""
 
-    def __init__(self, order):
+    def __init__(self, order, names=("fc0", "fc1", "fc2")):
         super().__init__()
         self.order = order
-        self.fc0, self.fc1, self.fc2 = jnn.Linear(5, 5), jnn.Linear(5, 5), jnn.Linear(5, 2)
+        for name in names:
+            setattr(self, name, jnn.Linear(5, 2 if name == "fc2" else 5))
 
     def execute(self, x):
         for index in self.order:
@@ -166,14 +167,15 @@ class JittorNumbered(jnn.Module):
         return x
 
 
-def test_numbered_layers_that_a_port_confuses_are_not_mapped_silently():
+@pytest.mark.parametrize("names", [("fc0", "fc1", "fc2"), ("fc2", "fc0", "fc1")])
+def test_numbered_layers_that_a_port_confuses_are_not_mapped_silently(names):
     inputs = Task((np.random.default_rng(0).standard_normal((3, 5)).astype("float32"),))
-    pair = make_pair(JittorNumbered((0, 1, 2)), TorchNumbered(), inputs)
+    pair = make_pair(JittorNumbered((0, 1, 2), names), TorchNumbered(), inputs)
     assert pair.names["fc1.bias"] == "layers.1.bias" and not pair.doubt
-    with pytest.raises(KeyMapError, match="numbered layers are out of order.*--map"):
-        make_pair(JittorNumbered((1, 0, 2)), TorchNumbered(), inputs)
+    with pytest.raises(KeyMapError, match=r"layers.0.weight \(numbers in the names\).*confused.*--map"):
+        make_pair(JittorNumbered((1, 0, 2), names), TorchNumbered(), inputs)
     renumbered = {"fc1": "layers.0", "fc0": "layers.1", "fc2": "layers.2"}
-    assert make_pair(JittorNumbered((1, 0, 2)), TorchNumbered(), inputs, renumbered).names
+    assert make_pair(JittorNumbered((1, 0, 2), names), TorchNumbered(), inputs, renumbered).names
 
 
 def test_a_small_fault_does_not_hide_the_map():
