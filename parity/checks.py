@@ -310,16 +310,16 @@ def _takes_channels_last(pair: Pair, dtype: str) -> bool:
     return True
 
 
-def too_steep(pair: Pair, backward: bool) -> bool:
-    """Whether PyTorch's own float32 is so far from its float64, in outputs in training mode or, with
-    `backward`, gradients, that a budget of eight times as much would not fit below the ceiling."""
+def own_error(pair: Pair, backward: bool) -> float:
+    """PyTorch's own float32 error, in u: the largest of outputs in training mode and, with `backward`, of
+    gradients."""
     floor, largest = _Floor(pair, pair.truth(), PLAIN), _levels()
     inputs = pair.task.cast("float32")
     train = next(view for view in VIEWS if view[0] == "train" and not view[-1])
     if backward:
         floor.backward(pair.start, inputs, largest, step=False)
     found = {**floor.forward(pair.start, inputs, [train])[train], **largest["gradients"]}
-    return 8 * max(found.values(), default=0.0) > CEILING
+    return max(found.values(), default=0.0)
 
 
 def numerics(pair: Pair, report: Report, levels: set[str], steps: int = 2) -> None:
