@@ -348,3 +348,14 @@ def test_a_net_too_deep_for_float32_is_judged_in_a_calmer_state(depth, lifted):
     port[depth // 2][1].eps = 1.1e-5
     assert not check(port, reference, images(4, 8), levels=("train", "gradients"), steps=0,
                      locate=False).passed
+
+
+@pytest.mark.parametrize("usual, lifted, mean", [(2000, 0, 0), (3000, 2500, 1), (3000, 3500, 0)])
+def test_another_state_is_taken_only_where_it_is_calmer(monkeypatch, usual, lifted, mean):
+    """The ceiling is 16,384 u, eight times 2,048. (In densenet169 shifts around 1 made it 2,200,000 u.)"""
+    own = iter((usual, lifted))
+    monkeypatch.setattr(checks, "own_error", lambda *_: next(own))
+    port, reference = plain(layers, 20), plain(tnn, 20)
+    report = check(port, reference, images(2, 4), levels="train", steps=0, locate=False)
+    assert ("state" in report.environment) == bool(mean)
+    assert np.mean([norm.bias.numpy() for _, norm, _ in port]) == pytest.approx(mean, abs=0.1)
