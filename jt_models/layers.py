@@ -251,11 +251,24 @@ class Sigmoid(Module):
         return sigmoid(x)
 
 
+class _Tanh(jt.Function):
+    def execute(self, x):
+        self.y = jt.tanh(x)
+        return self.y
+
+    def grad(self, g):
+        return g - g * self.y * self.y
+
+
 class Tanh(Module):
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent, with the gradient 1 - tanh(x)^2, as torch's.
+
+    Jittor's is 1 / cosh(x)^2: beyond |x| = 44 the square overflows, and a vectorised kernel divides by
+    infinity as if there were none, which is NaN.
+    """
 
     def execute(self, x):
-        return jt.tanh(x)
+        return _Tanh.apply(x)
 
 
 def dropout(x, p=0.5, training=True):

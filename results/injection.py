@@ -15,13 +15,15 @@ import judged  # noqa: E402
 from parity.inject import FAMILIES  # noqa: E402
 
 SEEDS = 20
+ELSEWHERE = {"mobilenet": "relu6_without_upper_bound"}  # a bug that has no place in the nets of FAMILIES
 
 
 def inject(name: str, threads: int | None) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
-        found, error = judged.run(name, ["inject", "--net", name, "--seeds", str(SEEDS), "--json",
-                                         str(path)], threads)
+        only = ELSEWHERE.get(name)
+        which = ["--fault", only, "--seeds", "1"] if only else ["--seeds", str(SEEDS)]
+        found, error = judged.run(name, ["inject", "--net", name, *which, "--json", str(path)], threads)
         made = {"rows": [], "right_pairs": [], "environment": {}} if error else json.loads(path.read_text())
     wrong = [row["fault"] for row in made["rows"] if not row["levels"]]
     wrong += [f"seed {pair['seed']}" for pair in made["right_pairs"] if pair["failure"]]
@@ -29,4 +31,4 @@ def inject(name: str, threads: int | None) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(judged.main(__doc__, "injection.json", list(FAMILIES), inject))
+    sys.exit(judged.main(__doc__, "injection.json", [*FAMILIES, *ELSEWHERE], inject))

@@ -25,6 +25,7 @@ from training.errors import UserError
 from training.ranks import Ranks
 
 import processes
+from smooth import smooth
 from test_trainers import both, call, rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,12 +42,12 @@ def launcher(framework, size):
     return ["mpirun", "-np", size, "--oversubscribe", "--bind-to", "none", sys.executable]
 
 
-def start(framework, size, *arguments, **options):
-    """A trainer on `size` ranks."""
+def start(framework, size, *arguments, before=(), **options):
+    """A trainer on `size` ranks; `before`: the script that starts it, if any."""
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                    "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     environment.pop("use_mpi", None)
-    command = [*launcher(framework, size), ROOT / f"train_{framework}.py", *arguments]
+    command = [*launcher(framework, size), *before, ROOT / f"train_{framework}.py", *arguments]
     return subprocess.Popen(list(map(str, command)), env=environment, cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
 
@@ -139,8 +140,16 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
         train_torch._device(torch, "auto", Ranks(6, 8, 2))
 
 
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
+@pytest.fixture
+def smoothed(monkeypatch):
+    """lenet_bn has no branches in this process."""
+    for zoo in ("jt_models", "torch_ref"):
+        lenet, nn = smooth(zoo)
+        monkeypatch.setattr(lenet, "nn", nn)
+
+
+@pytest.fixture
+def truth(smoothed, tmp_path_factory):
     """(initial weights, the state after five steps in float64, PyTorch's own float32 errors in u)."""
     folder = tmp_path_factory.mktemp("alone")
     init = folder / "init.safetensors"
@@ -185,7 +194,7 @@ def test_ranks_train_as_one_process_does(framework, size, truth, tmp_path):
         if count == 1:
             assert call(framework, *arguments) == 0
         else:
-            process = start(framework, count, *arguments)
+            process = start(framework, count, *arguments, before=[Path(__file__).with_name("smooth.py")])
             out, err = process.communicate(timeout=900)
             assert process.returncode == 0, err[-3000:]
             assert out.count("test: loss") == 1  # the first rank alone speaks
