@@ -140,21 +140,24 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
         train_torch._device(torch, "auto", Ranks(6, 8, 2))
 
 
-@pytest.fixture
-def smoothed(monkeypatch):
+@contextlib.contextmanager
+def smoothed():
     """lenet_bn has no branches in this process."""
-    for zoo in ("jt_models", "torch_ref"):
-        lenet, nn = smooth(zoo)
-        monkeypatch.setattr(lenet, "nn", nn)
+    with pytest.MonkeyPatch.context() as patch:
+        for zoo in ("jt_models", "torch_ref"):
+            lenet, nn = smooth(zoo)
+            patch.setattr(lenet, "nn", nn)
+        yield
 
 
-@pytest.fixture
-def truth(smoothed, tmp_path_factory):
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
     """(initial weights, the state after five steps in float64, PyTorch's own float32 errors in u)."""
     folder = tmp_path_factory.mktemp("alone")
     init = folder / "init.safetensors"
-    assert call("torch", *OPTIONS, "--epochs", 1, "--save-init", init, "--output-dir", folder / "torch") == 0
-    right = in_float64(init)
+    with smoothed():
+        assert call("torch", *OPTIONS, "--epochs", 1, "--save-init", init, "--output-dir", folder / "torch") == 0
+        right = in_float64(init)
     return init, right, in_u(errors(state(folder / "torch"), right))
 
 
@@ -192,7 +195,8 @@ def test_ranks_train_as_one_process_does(framework, size, truth, tmp_path):
         place = tmp_path / name
         arguments = [*OPTIONS, "--epochs", 1, "--init-from", init, "--output-dir", place]
         if count == 1:
-            assert call(framework, *arguments) == 0
+            with smoothed():
+                assert call(framework, *arguments) == 0
         else:
             process = start(framework, count, *arguments, before=[Path(__file__).with_name("smooth.py")])
             out, err = process.communicate(timeout=900)
