@@ -449,6 +449,18 @@ def python_float_is_float32():
             _apart(_jittor(lambda v: v * layers.constant(0.1, v), x), x * 0.1))
 
 
+@declare(size=1.51e-10, unit="of a gradient at 12, where PyTorch's is 0", where="jittor/src/ops/unary_op.cc:957",
+         quote="return make_binary(dout, cos2x, ns_divide);", remedy="jt_models.layers.Tanh")
+def tanh_gradient():
+    """The gradient of tanh is 1 / cosh(x)^2, not 1 - tanh(x)^2: beyond 44 the square overflows in float32, and
+    a vectorised CPU kernel makes NaN of the division by infinity."""
+    x = np.array([12], "float32")  # one value is not vectorised
+    stock, ours = (_jittor(lambda v: jt.grad(function(v).sum(), v), x) for function in (jt.tanh, layers.Tanh()))
+    leaf = torch.tensor(x, requires_grad=True)
+    torch.tanh(leaf).sum().backward()
+    return stock.item() - leaf.grad.item(), abs(ours.item() - leaf.grad.item())
+
+
 @declare(size=2.4e-4, unit="relative, of the pixels 0 to 255", where="jittor/src/misc/nano_string.h:214",
          quote="has_bf16 ? ns_bfloat16 : ns_float16;", instead="`.float32()` first", bound=1e-7)
 def uint8_becomes_float16():
