@@ -3,7 +3,8 @@
     python bench.py resnet18 densenet --batch-size 32 128
 
 Training steps are the trainers' own: augmentation on the device, forward, loss, backward, optimizer. Other
-work on the machine spoils the times; the spread of the ratios tells.
+work on the machine spoils the times; the spread of the ratios tells. On a GPU, where there is one; the
+variable NVIDIA_TF32_OVERRIDE=0 keeps its convolutions from TF32.
 """
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from train_torch import trace
 from training import benchmark, cli, options
 from training.bench_worker import COLUMNS, image_size
 from training.files import check_writable, csv_text, write_json, write_text
+from training.gpu import precision
 from training.run import command, environment
 from zoo.summary import totals
 
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=whole, default=3, metavar="N",
                         help="batches in a turn (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/bench"), metavar="DIR",
-                        help="for the CSV and JSON files, named after processor, versions and precision "
+                        help="for the CSV and JSON files, named after hardware, versions and precision "
                         "(default: %(default)s)")
     return parser
 
@@ -55,28 +57,32 @@ def _parser() -> argparse.ArgumentParser:
 def _run(argv: list[str]) -> None:
     args = _parser().parse_args(argv)
     columns = benchmark.columns(args.columns)
+    limits = benchmark.limits()
     where = {**environment(("jittor", "torch", "numpy")), "command": command("bench.py", argv), "seed": 0,
-             "precision": "float32"}
+             "precision": precision("cuda" if limits["gpu"] else "cpu"), "limits": limits}
     path, name = args.output_dir, _name(where)
     check_writable(path / name)
     cases = [(net, size, macs, batch) for net in dict.fromkeys(args.nets)
              for size in [image_size(net, args.image_size)] for macs in [totals(trace(net, size))[1]]
              for batch in dict.fromkeys(args.batch_size)]
-    where["limits"], rows = benchmark.limits(), []
+    rows = []
     for case in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
-        rows += benchmark.measure(*case, columns, args.rounds, args.batches)
-        found = benchmark.table(rows, where["limits"]["flops"])
+        rows += benchmark.measure(*case, columns, args.rounds, args.batches, together=bool(limits["gpu"]))
+        found = benchmark.table(rows, limits["flops"])
         write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
         write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))
     Console().print(_shown(found))
-    print(f"{where['cpu']}, {where['cores']} cores: {where['limits']['flops'] / 1e9:.0f} GFLOP/s, "
-          f"{where['limits']['bytes'] / 1e9:.1f} GB/s")
+    print(f"{_hardware(where)}: {limits['flops'] / 1e9:.0f} GFLOP/s, {limits['bytes'] / 1e9:.1f} GB/s")
     print(f"{path / name}.csv, .json")
 
 
 def _name(where: dict) -> str:
     versions = "-".join(f"{name}{where['versions'][name]}" for name in ("jittor", "torch"))
-    return re.sub(r"[^\w.+-]+", "_", f"{where['cpu']}-{where['cores']}-cores-{versions}-{where['precision']}")
+    return re.sub(r"[^\w.+-]+", "_", f"{_hardware(where)}-{versions}-{where['precision']}")
+
+
+def _hardware(where: dict) -> str:
+    return where["limits"]["gpu"] or f"{where['cpu']}, {where['cores']} cores"
 
 
 def _shown(found: list[tuple]) -> Table:

@@ -12,7 +12,7 @@ import resource
 import numpy as np
 
 from parity import weights
-from training import cli, job
+from training import cli, gpu, job
 from training.errors import UserError
 from training.ranks import Ranks
 from zoo.catalog import NETS, input_size
@@ -47,7 +47,8 @@ class Engine:
 
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
-        return {"framework": "jittor", "device": self.device, "precision": "float32",
+        return {"framework": "jittor", "device": self.device,
+                "gpu": gpu.name() if self.device == "cuda" else None, "precision": gpu.precision(self.device),
                 "use_mkl": os.environ.get("use_mkl", "1"), "kernels": self.args.kernels or "own",
                 "ranks": self.ranks.size}
 
@@ -150,8 +151,8 @@ class Engine:
                 for name, var in zip(self.trainable(self.net), group[slot])}
 
     def peak_memory(self):
-        if self.device == "cuda":  # Jittor's pool never shrinks, so what it holds is its peak
-            return self.jt.get_mem_info().total_cuda_used / 1e6
+        if self.device == "cuda":  # neither framework's pool shrinks, so what it holds is its peak
+            return gpu.memory() or self.jt.get_mem_info().total_cuda_used / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -11,7 +11,7 @@ import datetime
 import resource
 
 from parity import weights
-from training import cli, job
+from training import cli, gpu, job
 from training.errors import UserError
 from training.ranks import Ranks
 from zoo.catalog import NETS, input_size
@@ -50,10 +50,10 @@ class Engine:
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         torch = self.torch
-        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
-        return {"framework": "torch", "device": self.device.type, "gpu": gpu,
-                "precision": "float32", "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-                "threads": torch.get_num_threads(), "ranks": self.ranks.size}
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        return {"framework": "torch", "device": self.device.type, "gpu": name,
+                "precision": gpu.precision(self.device.type), "threads": torch.get_num_threads(),
+                "ranks": self.ranks.size}
 
     def seed(self, value):
         self.torch.manual_seed(value + self.ranks.rank)
@@ -156,7 +156,7 @@ class Engine:
 
     def peak_memory(self):
         if self.device.type == "cuda":
-            return self.torch.cuda.max_memory_allocated() / 1e6
+            return gpu.memory() or self.torch.cuda.max_memory_reserved() / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -182,13 +182,13 @@ def start() -> None:
                           "folder that can be written to") from error
     cache = Path(jittor_utils.cache_path)
     print(f"jt_models: Jittor on {device}, {which}, cache {cache}", file=sys.stderr)
-    if not any(cache.glob("jittor_core*.so")):
+    if not any(cache.glob(f"{'cu*/' if os.environ.get('nvcc_path') else ''}jittor_core*.so")):
         print("jt_models: first import on this machine: compiling Jittor's core, "
               "about two minutes on two cores", file=sys.stderr, flush=True)
     info, jittor_utils.LOG.i = jittor_utils.LOG.i, lambda *message: None
     try:
         with _handlers_kept(), contextlib.redirect_stdout(_Progress()):
-            import jittor  # noqa: F401
+            import jittor
     except (KeyboardInterrupt, ImportError):
         raise
     except BaseException as error:  # Jittor raises RuntimeError, AssertionError and SystemExit
@@ -200,6 +200,17 @@ def start() -> None:
                           "`python -m jt_models.runtime` says what is missing") from error
     finally:
         jittor_utils.LOG.i = info
+    if jittor.has_cuda:
+        limit_workspace()
+        # Else after 100 shapes of convolutions no algorithm is looked for, but guessed.
+        jittor.cudnn.set_algorithm_cache_size(10_000)
+
+
+def limit_workspace(size: int = 2**30) -> None:
+    """Let convolutions on the GPU use those algorithms of cuDNN that need at most so many bytes of workspace
+    (Jittor's own limit is a quarter of the GPU). What was chosen for a shape stays chosen."""
+    import jittor
+    jittor.cudnn.set_max_workspace_ratio(size / jittor.get_mem_info().total_cuda_ram)
 
 
 def _version(distribution: str) -> str | None:

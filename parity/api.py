@@ -97,7 +97,8 @@ def check(jittor_model, torch_model: torch.nn.Module, inputs, *, labels=None,
     report = Report(title or f"{type(jittor_model).__name__} against {type(torch_model).__name__}")
     report.environment = _environment(task, seed, verdicts, device)
     # Nothing here may move the user's own random numbers.
-    with _mode_kept(jittor_model), jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]), _no_tf32():
+    with _mode_kept(jittor_model), jt.flag_scope(use_cuda=0), torch.random.fork_rng(devices=[]), \
+            _exact_products(device):
         _try_reference(torch_model, task, wanted)
         try:
             pair = make_pair(jittor_model, torch_model, task, key_map, device)
@@ -230,17 +231,23 @@ def _check_device(device: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_tf32():
-    """Context in which PyTorch multiplies float32 as float32 on a GPU."""
+def _exact_products(device: str):
+    """Context in which products are float32's own on a GPU: PyTorch takes no TF32, and Jittor, which looks for
+    the fastest algorithm of a convolution at run time, none of those that trade digits for it (FFT, Winograd with
+    large tiles); these need more workspace than it gets."""
     places = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = False
+    if device == "cuda":
+        jt_models.runtime.limit_workspace(2**14)
     try:
         yield
     finally:
         for place, allowed in zip(places, before):
             place.allow_tf32 = allowed
+        if device == "cuda":
+            jt_models.runtime.limit_workspace()
 
 
 def _environment(task: Task, seed: int, verdicts: list[str], device: str) -> dict:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 DOCS = ROOT / "docs"
 DENSENET = ROOT / "results" / "densenet_cifar10"
+GPU = ROOT / "results" / "gpu"
 
 
 def rows(path: Path) -> list[dict]:
@@ -132,20 +133,8 @@ def jittor_models() -> str:
 def matrix() -> str:
     """Per net the verdict and, of either dtype, the check that used the most of its budget."""
     data = json.loads((ROOT / "results" / "matrix.json").read_text())
-    body = []
-    for row in data:
-        failing = [level for level, worst in row["levels"].items() if not worst["passed"]]
-        cells = [f"`{row['net']}`", "passed" if row["passed"] else
-                 f"failed: {', '.join(failing) or row['text']}"]
-        for verdict in ("structure", "numerics"):
-            found = [(level.partition(" ")[2], worst) for level, worst in row["levels"].items()
-                     if level.startswith(verdict) and worst["budget_u"] and worst["error_u"] is not None
-                     and not level.endswith("init")]  # a statistic, not in u
-            level, worst = max(found, key=lambda item: item[1]["error_u"] / item[1]["budget_u"],
-                               default=("", {}))
-            cells.append(level and f"{level}: {worst['error_u']:.2g} u of {worst['budget_u']:.3g}, "
-                                   f"torch {worst['torch_u']:.2g}")
-        body.append([*cells, f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"])
+    body = [[f"`{row['net']}`", _verdict(row), _nearest(row, "structure"), _nearest(row, "numerics"),
+             f"{row['seconds']:.0f} s", f"{row['peak_memory_mb']} MB"] for row in data]
     passed = sum(row["passed"] for row in data)
     minutes = sum(row["seconds"] for row in data) / 60
     note = (f"{passed} of {len(data)} nets pass; times add up to {minutes:.0f} minutes{_in_one_run(data)}; at "
@@ -181,6 +170,118 @@ def scaling_calculated() -> str:
     return table(*scaling.calculated_rows())
 
 
+def gpu_precision() -> str:
+    """Per dtype the errors of both frameworks, with TF32 forbidden and allowed."""
+    data = json.loads((GPU / "precision.json").read_text())
+    body = []
+    for setting, entry in data.items():
+        for row in entry["rows"]:
+            flag = f", `use_tensorcore={row['use_tensorcore']}`" if row["use_tensorcore"] else ""
+            for framework in ("torch", "jittor"):
+                if framework in row:
+                    cells = [f"{error:.2g}" if error < 100 else f"{error:.0f}" for error in row[framework].values()]
+                else:
+                    cells = [row["failure"], "", "", ""]
+                body.append([setting, row["dtype"], framework + flag * (framework == "jittor"), *cells])
+    names = list(next(iter(data.values()))["rows"][0]["torch"])
+    return table(["", "dtype", "framework", *names], body) + (
+        f"\n\n`python results/gpu/precision.py`, with and without `NVIDIA_TF32_OVERRIDE=0`: {_gpu(entry)}, "
+        f"cuDNN {entry['cudnn']}.")
+
+
+def gpu_matrix() -> str:
+    """Per net the verdict and the check that used the most of its budget, in float32 on the GPU."""
+    data = json.loads((GPU / "matrix.json").read_text())
+    body = [[f"`{row['net']}`", _verdict(row), _nearest(row, "numerics"), f"{row['seconds']:.0f} s"] for row in data]
+    passed = sum(row["passed"] for row in data)
+    where = data[0]["environment"]
+    return table(["net", "verdict", "nearest to its budget", "time"], body) + (
+        f"\n\n{passed} of {len(data)} nets pass. TF32 is forbidden; {_gpu(where)}; seed {where['seed']}.")
+
+
+def gpu_speed() -> str:
+    """Per precision, net and column: the times of a training step and of an evaluation, and the memory."""
+    from training.benchmark import Row, table as figures, HEADER
+    shown = []
+    for path in sorted((GPU / "bench").glob("*.json")):
+        data = json.loads(path.read_text())
+        found = [dict(zip(HEADER, row)) for row in
+                 figures([Row(**row) for row in data["rows"]], data["limits"]["flops"])]
+        body = []
+        for case in dict.fromkeys((row["net"], row["image_size"], row["batch_size"]) for row in found):
+            for column in dict.fromkeys(row["column"] for row in found):
+                own = {row["phase"]: row for row in found
+                       if (row["net"], row["image_size"], row["batch_size"]) == case and row["column"] == column}
+                cells = [f"{1e3 * own[phase]['seconds']:.1f} ms, {own[phase]['ratio']:.2f}x "
+                         f"({own[phase]['ratio_min']:.2f} to {own[phase]['ratio_max']:.2f})"
+                         for phase in ("train", "evaluate")]
+                body.append([f"`{case[0]}`", f"{case[2]} of {case[1]}x{case[1]}", column, *cells,
+                             f"{own['train']['peak_memory_mb']:.0f} MB"])
+        shown.append(f"{data['precision'].capitalize()}; `{data['command']}`, seed {data['seed']}; "
+                     f"{_gpu({**data, 'gpu': data['limits']['gpu']})}; "
+                     f"{data['limits']['flops'] / 1e12:.0f} TFLOP/s in a matrix product, "
+                     f"{data['limits']['bytes'] / 1e12:.1f} TB/s in a copy.\n\n" + table(
+                         ["net", "images", "column", "training step (images/s against PyTorch's)", "evaluation",
+                          "memory"], body))
+    return "\n\n".join(shown)
+
+
+def gpu_training() -> str:
+    """Accuracy and times of the trainings on the GPU."""
+    body = []
+    for path in sorted((GPU / "training").glob("*/result.json")):
+        args, result, log = (json.loads((path.parent / "args.json").read_text()), json.loads(path.read_text()),
+                             rows(path.parent / "log.csv"))
+        body.append([f"`{args['options']['net']}`", f"{args['framework']} {args['versions'][args['framework']]}",
+                     str(len(log)), f"{float(log[-1]['train_loss']):.4f}", f"{result['test_acc']:.2%}"])
+    return table(["net", "framework", "epochs", "train loss, last epoch", "test accuracy"], body) + (
+        f"\n\nSeed {args['options']['seed']}, {args['precision']}; {_gpu(args)}. Data: {args['data']}.")
+
+
+def lab() -> str:
+    """Per net of a lab report: what it reported, and what both frameworks reach here."""
+    import lab as script
+    runs = [(json.loads(path.read_text()), json.loads((path.parent / "args.json").read_text()),
+             rows(path.parent / "log.csv")) for path in sorted(script.OUT.glob("*/result.json"))]
+    body, machines = [], {}
+    for net, experiment in script.EXPERIMENTS.items():
+        own = [run for run in runs if run[1]["options"]["net"] == net]
+        cells = []
+        for framework in ("torch", "jittor"):
+            found = [run for run in own if run[1]["framework"] == framework]
+            accuracies = [result["test_acc"] for result, _, _ in found]
+            seconds = [float(row["seconds"]) for _, _, log in found for row in log[1:]]
+            cells.append(" ".join(f"{accuracy:.2%}" for accuracy in accuracies) or "not run yet")
+            cells.append(f"{min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "")
+        for _, args, _ in own:
+            where = f"{args['precision']}, {args['device']}: {args.get('gpu') or args['cpu']}, {args['cores']} cores"
+            machines.setdefault(where, set()).add(f"`{net}`")
+        body.append([experiment.report, f"`{net}`", f"{experiment.accuracy:.1%}", f"`{experiment.options}`",
+                     cells[0], cells[2], cells[1], cells[3]])
+    said = " ".join(f"{', '.join(sorted(nets))}: {where}." for where, nets in machines.items())
+    return table(["report", "net", "reported", "options", "PyTorch, each seed", "Jittor, each seed",
+                  "an epoch of PyTorch", "of Jittor"], body) + f"\n\n{said}"
+
+
+def _gpu(environment: dict) -> str:
+    return f"{environment['gpu']}, {_machine(environment)}"
+
+
+def _verdict(row: dict) -> str:
+    failing = [level for level, worst in row["levels"].items() if not worst["passed"]]
+    return "passed" if row["passed"] else f"failed: {', '.join(failing) or row['text']}"
+
+
+def _nearest(row: dict, verdict: str) -> str:
+    """The check of a verdict that used the most of its budget."""
+    found = [(level.partition(" ")[2], worst) for level, worst in row["levels"].items()
+             if level.startswith(verdict) and worst["budget_u"] and worst["error_u"] is not None
+             and not level.endswith("init")]  # a statistic, not in u
+    level, worst = max(found, key=lambda item: item[1]["error_u"] / item[1]["budget_u"], default=("", {}))
+    return level and (f"{level}: {worst['error_u']:.2g} u of {worst['budget_u']:.3g}, "
+                      f"torch {worst['torch_u']:.2g}")
+
+
 def _in_one_run(rows: list[dict]) -> str:
     """How long the run took in which all rows were made; empty if there were several."""
     runs = {tuple(row.get("run", {"began": row["net"]}).values()) for row in rows}
@@ -213,6 +314,8 @@ TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
+    DOCS / "cuda.md": {"gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix, "gpu_speed": gpu_speed,
+                       "gpu_training": gpu_training},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

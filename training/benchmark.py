@@ -78,13 +78,18 @@ class Row:
 
 
 def measure(net: str, image_size: int, macs: int, batch_size: int, columns: list[str], rounds: int,
-            batches: int) -> list[Row]:
-    """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
+            batches: int, together: bool = False) -> list[Row]:
+    """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks.
+
+    Args:
+        together: start the columns at once, which spoils the time of the first step if they compete for cores.
+    """
     with contextlib.ExitStack() as stack:
-        pairs = []
-        for column in columns:  # one after the other: Jittor compiles on all cores
-            worker = stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
-            pairs.append((worker, Row(net, image_size, batch_size, column, macs, **worker.answer())))
+        # One after the other, as they are asked for: Jittor compiles on all cores.
+        workers = (stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
+                   for column in columns)
+        pairs = [(worker, Row(net, image_size, batch_size, column, macs, **worker.answer()))
+                 for column, worker in zip(columns, list(workers) if together else workers)]
         for index in range(rounds + 1):
             for phase in PHASES:
                 for worker, row in pairs[::1 if index % 2 else -1]:

@@ -63,7 +63,7 @@ def start(command, **environment):
 def end(process):
     """(exit code, stderr) of a process that ends by itself, and none of whose children outlives it."""
     try:
-        _, error = process.communicate(timeout=120)
+        process.printed, error = process.communicate(timeout=120)
         assert "Traceback" not in error
         patience = time.monotonic() + 5  # what its parent has killed may take a moment
         while members(process.pid) and time.monotonic() < patience:
@@ -73,6 +73,11 @@ def end(process):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def succeed(process):
+    code, error = end(process)
+    assert code == 0, process.printed + error
 
 
 def members(group):
@@ -114,7 +119,7 @@ def whole(tmp_path_factory):
             process = start(trainer(name, folder))
             begun(folder, process)
             since = time.monotonic()
-            assert end(process)[0] == 0
+            succeed(process)
             known[name] = results(folder), time.monotonic() - since
         return known[name]
     return find
@@ -141,7 +146,7 @@ def test_a_training_goes_on_after_a_signal(number, name, whole, tmp_path, noted)
     for run in tmp_path.rglob("args.json"):
         complete_or_absent(run.parent)
     if not (tmp_path / "result.json").exists():
-        assert end(start(trainer(name, tmp_path)))[0] == 0
+        succeed(start(trainer(name, tmp_path)))
     assert results(tmp_path) == right
     noted(number, name, f"{outcome}; went on to the same weights and logs")
 
@@ -156,7 +161,7 @@ def test_a_tool_leaves_no_half_file_after_a_signal(number, name, tmp_path, noted
     process = start(command)
     process.stderr.readline()  # Jittor is being imported
     since = time.monotonic()
-    assert end(process)[0] == 0
+    succeed(process)
     seconds, right = time.monotonic() - since, out.stat().st_size
     out.unlink()
     process = start(command)
@@ -208,7 +213,7 @@ def test_a_full_disk_ends_a_training_which_then_goes_on(name, whole, small_disk,
     for run in (disk / "out").rglob("args.json"):
         complete_or_absent(run.parent)
     (disk / "filler").unlink()
-    assert end(start(trainer(name, disk / "out")))[0] == 0
+    succeed(start(trainer(name, disk / "out")))
     assert results(disk / "out") == right
     noted("full disk", name, "one line; went on to the same weights and logs")
 
@@ -314,7 +319,7 @@ def test_ten_thousand_steps(framework, tmp_path, noted):
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
             seen.append((log.count("\n") - 1, pages, open_files(process.pid)))
         time.sleep(0.5)
-    assert end(process)[0] == 0
+    succeed(process)
     assert len((tmp_path / "r" / "steps.csv").read_text().splitlines()) == 10_001
     steady = [row for row in seen if 20 <= row[0] < 500]
     assert len(steady) > 20
