@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="default: 32, and 28 for nets of one channel; a net may need more")
     parser.add_argument("--columns", nargs="+", metavar="COLUMN",
                         default=["torch", "torch-channels-last", "jittor"],
-                        help=f"of {', '.join(COLUMNS)} (default: the first, second and fourth)")
+                        help=f"of {', '.join(COLUMNS)} (default: torch, torch-channels-last, jittor)")
     parser.add_argument("--rounds", type=whole, default=7, metavar="N",
                         help="how often each column has its turn (default: %(default)s)")
     parser.add_argument("--batches", type=whole, default=3, metavar="N",

@@ -33,6 +33,8 @@ class Engine:
         self.trainable = trainable
         size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
+        gpu.check_mixed(args.amp, self.device)
+        jt.flags.use_tensorcore = int(args.amp)
         self.seed(args.seed)
         self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
@@ -48,7 +50,9 @@ class Engine:
     def environment(self) -> dict:
         """Framework, device and precision, for the record."""
         return {"framework": "jittor", "device": self.device,
-                "gpu": gpu.name() if self.device == "cuda" else None, "precision": gpu.precision(self.device),
+                "gpu": gpu.name() if self.device == "cuda" else None,
+                "precision": ("float32, convolutions in float16" if self.args.amp else
+                              gpu.precision(self.device)),
                 "use_mkl": os.environ.get("use_mkl", "1"), "kernels": self.args.kernels or "own",
                 "ranks": self.ranks.size}
 

@@ -31,6 +31,8 @@ class Engine:
         self.device = _device(torch, args.device, ranks)
         if ranks.size > 1:
             _join(torch, "nccl" if self.device.type == "cuda" else "gloo")
+        gpu.check_mixed(args.amp, self.device.type)
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=args.amp)
         size = input_size(args.net, data.image_size)
         self.seed(args.seed)
         torch.backends.cudnn.benchmark = True
@@ -52,8 +54,8 @@ class Engine:
         torch = self.torch
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else None
         return {"framework": "torch", "device": self.device.type, "gpu": name,
-                "precision": gpu.precision(self.device.type), "threads": torch.get_num_threads(),
-                "ranks": self.ranks.size}
+                "precision": "bfloat16 by autocast" if self.args.amp else gpu.precision(self.device.type),
+                "threads": torch.get_num_threads(), "ranks": self.ranks.size}
 
     def seed(self, value):
         self.torch.manual_seed(value + self.ranks.rank)
@@ -63,8 +65,9 @@ class Engine:
         x, y = self.inputs("train", part)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        output = self.run(x)
-        loss = mixed(lambda y: self._loss(output, y), y, batch.mix) * scale
+        with self.autocast:
+            output = self.run(x)
+            loss = mixed(lambda y: self._loss(output, y), y, batch.mix) * scale
         self.optimizer.zero_grad()
         loss.backward()
         if self.args.clip_norm:
@@ -100,7 +103,9 @@ class Engine:
         with self.torch.no_grad():
             for batch in batches:
                 x, y = self.inputs(split, batch)
-                yield self.run(x).cpu().numpy(), y.cpu().numpy()
+                with self.autocast:
+                    logits = self.run(x)
+                yield logits.float().cpu().numpy(), y.cpu().numpy()
         self.net.train()
 
     def _follow(self):

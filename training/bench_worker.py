@@ -25,8 +25,10 @@ COLUMNS = {
     "torch": ("torch", []),
     "torch-channels-last": ("torch", ["--channels-last"]),
     "torch-compile": ("torch", ["--compile"]),
+    "torch-amp": ("torch", ["--amp"]),
     "jittor": ("jittor", []),
     "jittor-stock": ("jittor", ["--kernels", "stock"]),
+    "jittor-amp": ("jittor", ["--amp"]),
 }
 
 

@@ -11,7 +11,10 @@
 #include <driver_types.h>
 #include <vector_types.h>
 
-static int give(void** p, size_t bytes) { return !(*p = aligned_alloc(512, (bytes / 512 + 1) * 512)); }
+static int give(void** p, size_t bytes) {  // zeros: what is left in memory may be NaN, which ends a training
+    const size_t size = (bytes / 512 + 1) * 512;
+    return !(*p = aligned_alloc(512, size)) || !memset(*p, 0, size);
+}
 static int copy(void* to, const void* from, size_t bytes) { memmove(to, from, bytes); return 0; }
 static const size_t MEMORY = size_t(16) << 30;
 
