@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> None:
              for batch in dict.fromkeys(args.batch_size)]
     rows = []
     for case in tqdm(cases, "measuring", leave=False, disable=None):  # where stderr is a terminal
-        rows += benchmark.measure(*case, columns, args.rounds, args.batches, together=bool(limits["gpu"]))
+        rows += benchmark.measure(*case, columns, args.rounds, args.batches)
         found = benchmark.table(rows, limits["flops"])
         write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
         write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))

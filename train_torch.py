@@ -31,7 +31,8 @@ class Engine:
         self.device = _device(torch, args.device, ranks)
         if ranks.size > 1:
             _join(torch, "nccl" if self.device.type == "cuda" else "gloo")
-        gpu.check_mixed(args.amp, self.device.type)
+        if args.amp and self.device.type == "cpu":
+            raise UserError("--amp needs an NVIDIA GPU, and this training runs on the CPU")
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=args.amp)
         size = input_size(args.net, data.image_size)
         self.seed(args.seed)

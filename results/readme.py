@@ -201,17 +201,20 @@ def gpu_matrix() -> str:
 
 def gpu_speed() -> str:
     """Per precision, net and column: the times of a training step and of an evaluation, and the memory."""
-    from training.benchmark import Row, table as figures, HEADER
+    from training.bench_worker import COLUMNS
+    from training.benchmark import HEADER, Row, table as figures
     shown = []
-    for path in sorted((GPU / "bench").glob("*.json")):
+    for path in sorted((GPU / "bench").glob("*/*.json")):
         data = json.loads(path.read_text())
         found = [dict(zip(HEADER, row)) for row in
                  figures([Row(**row) for row in data["rows"]], data["limits"]["flops"])]
         body = []
         for case in dict.fromkeys((row["net"], row["image_size"], row["batch_size"]) for row in found):
-            for column in dict.fromkeys(row["column"] for row in found):
-                own = {row["phase"]: row for row in found
-                       if (row["net"], row["image_size"], row["batch_size"]) == case and row["column"] == column}
+            for column in COLUMNS:
+                own = {row["phase"]: row for row in found if row["column"] == column
+                       and (row["net"], row["image_size"], row["batch_size"]) == case}
+                if not own:
+                    continue
                 cells = [f"{1e3 * own[phase]['seconds']:.1f} ms, {own[phase]['ratio']:.2f}x "
                          f"({own[phase]['ratio_min']:.2f} to {own[phase]['ratio_max']:.2f})"
                          for phase in ("train", "evaluate")]
@@ -233,9 +236,11 @@ def gpu_training() -> str:
         args, result, log = (json.loads((path.parent / "args.json").read_text()), json.loads(path.read_text()),
                              rows(path.parent / "log.csv"))
         body.append([f"`{args['options']['net']}`", f"{args['framework']} {args['versions'][args['framework']]}",
-                     str(len(log)), f"{float(log[-1]['train_loss']):.4f}", f"{result['test_acc']:.2%}"])
-    return table(["net", "framework", "epochs", "train loss, last epoch", "test accuracy"], body) + (
-        f"\n\nSeed {args['options']['seed']}, {args['precision']}; {_gpu(args)}. Data: {args['data']}.")
+                     args["precision"], str(len(log)), f"{float(log[-1]['train_loss']):.4f}",
+                     f"{result['test_acc']:.2%}", f"{float(log[-1]['peak_memory_mb']):.0f} MB"])
+    return table(["net", "framework", "precision", "epochs", "train loss, last epoch", "test accuracy", "memory"],
+                 body) + (f"\n\nSeed {args['options']['seed']}; {args['gpu']}, {args['cores']} cores, Python "
+                          f"{args['python']}. Data: {args['data']}.")
 
 
 def lab() -> str:

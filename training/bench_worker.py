@@ -28,7 +28,6 @@ COLUMNS = {
     "torch-amp": ("torch", ["--amp"]),
     "jittor": ("jittor", []),
     "jittor-stock": ("jittor", ["--kernels", "stock"]),
-    "jittor-amp": ("jittor", ["--amp"]),
 }
 
 

@@ -40,8 +40,9 @@ class Worker:
             return json.loads(line)
         code = self.process.wait()
         self.log.seek(0)
-        last = next(iter(self.log.read().strip().splitlines()[::-1]), "")
-        raise UserError(f"{self.name} ended with exit code {code}: {last}")
+        lines = self.log.read().strip().splitlines()
+        telling = [line for line in lines if "Error: " in line or "[Reason]" in line]  # Jittor ends with advice
+        raise UserError(f"{self.name} ended with exit code {code}: {(telling or lines or [''])[-1]}")
 
     def run(self, phase: str, batches: int) -> dict:
         print(phase, batches, file=self.process.stdin, flush=True)
@@ -78,18 +79,14 @@ class Row:
 
 
 def measure(net: str, image_size: int, macs: int, batch_size: int, columns: list[str], rounds: int,
-            batches: int, together: bool = False) -> list[Row]:
-    """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks.
-
-    Args:
-        together: start the columns at once, which spoils the time of the first step if they compete for cores.
-    """
+            batches: int) -> list[Row]:
+    """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
     with contextlib.ExitStack() as stack:
-        # One after the other, as they are asked for: Jittor compiles on all cores.
-        workers = (stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
-                   for column in columns)
-        pairs = [(worker, Row(net, image_size, batch_size, column, macs, **worker.answer()))
-                 for column, worker in zip(columns, list(workers) if together else workers)]
+        pairs = []
+        # One after the other: Jittor compiles on all cores, and on a GPU both frameworks time algorithms first.
+        for column in columns:
+            worker = stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
+            pairs.append((worker, Row(net, image_size, batch_size, column, macs, **worker.answer())))
         for index in range(rounds + 1):
             for phase in PHASES:
                 for worker, row in pairs[::1 if index % 2 else -1]:

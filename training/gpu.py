@@ -4,14 +4,6 @@ from __future__ import annotations
 import os
 import subprocess
 
-from .errors import UserError
-
-
-def check_mixed(wanted: bool, device: str) -> None:
-    """Raise UserError if mixed precision is wanted where it does not exist."""
-    if wanted and device != "cuda":
-        raise UserError("--amp needs an NVIDIA GPU, and this training runs on the CPU")
-
 
 def precision(device: str) -> str:
     """Of float32 on "cpu" or "cuda", in words: both frameworks let cuDNN round the factors of a convolution to

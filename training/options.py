@@ -18,8 +18,6 @@ from .schedule import KINDS, LARGEST
 ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
 # Pixels; far above any net's, and an image of so many fits into memory.
 LARGEST_SIZE = 16384
-_AMP = {"jittor": "Jittor's use_tensorcore, which rounds the factors of convolutions to float16",
-        "torch": "PyTorch's autocast to bfloat16"}
 # Options of a command that trains nothing, or starts others that do.
 _NO_RUN = ("resume", "list", "summary", "evaluate", "seeds")
 
@@ -140,7 +138,7 @@ def parser(framework: str, add_help: bool = True) -> argparse.ArgumentParser:
     g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                    help="auto: the GPU if there is one")
     g.add_argument("--amp", action="store_true",
-                   help="mixed precision, on a GPU only: " + _AMP[framework])
+                   help="mixed precision by PyTorch's autocast to bfloat16, on a GPU; Jittor has none to rely on")
     g.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N",
                    help="of weights, batches, validation split and dropout")
     g.add_argument("--output-dir", type=Path, metavar="DIR",
