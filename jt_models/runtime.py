@@ -40,6 +40,15 @@ def python_header() -> Path:
     return Path(sysconfig.get_paths()["include"]) / "Python.h"
 
 
+def mpi_header() -> bool:
+    """Whether the `mpicc` on PATH finds mpi.h, without which Jittor's MPI engine does not compile."""
+    try:
+        shown = subprocess.run(["mpicc", "--showme:incdirs"], capture_output=True, text=True).stdout
+    except OSError:
+        return False
+    return any((Path(folder) / "mpi.h").is_file() for folder in shown.split())
+
+
 def jittor_home() -> Path:
     """The folder below which Jittor keeps `.cache/jittor` (JITTOR_HOME, else its sticky setting)."""
     try:
@@ -168,6 +177,9 @@ def start() -> None:
     if not python_header().is_file():
         raise ImportError(f"Jittor compiles against Python's headers, and {python_header()} is missing: "
                           "install them (Debian, Ubuntu: apt install python3-dev)")
+    if "OMPI_COMM_WORLD_SIZE" in os.environ and os.environ.get("use_mpi") != "0" and not mpi_header():
+        raise ImportError("under mpirun Jittor compiles against Open MPI's headers, and mpi.h is missing: install "
+                          "them (Debian, Ubuntu: apt install libopenmpi-dev)")
     global device
     device = _environment()
     if importlib.util.find_spec("torch") is not None:

@@ -204,7 +204,7 @@ def gpu_speed() -> str:
     from training.bench_worker import COLUMNS
     from training.benchmark import HEADER, Row, table as figures
     shown = []
-    for path in sorted((GPU / "bench").glob("*/*.json")):
+    for path in sorted((GPU / "bench").rglob("*.json")):
         data = json.loads(path.read_text())
         found = [dict(zip(HEADER, row)) for row in
                  figures([Row(**row) for row in data["rows"]], data["limits"]["flops"])]
@@ -321,6 +321,7 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix, "gpu_speed": gpu_speed,
                        "gpu_training": gpu_training},
+    DOCS / "lab.md": {"lab": lab},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

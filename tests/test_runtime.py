@@ -139,6 +139,16 @@ def test_no_compiler_is_one_sentence():
             assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_mpirun_without_its_headers_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "mpicc").write_text(f"#!/bin/sh\necho {tmp_path}\n")
+    (tmp_path / "mpicc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = python("-c", "import jt_models", OMPI_COMM_WORLD_SIZE="2")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("apt install libopenmpi-dev)")
+    (tmp_path / "mpi.h").write_text("")
+    assert runtime.mpi_header()
+
+
 def test_a_jittor_that_fails_to_start_is_one_sentence(tmp_path):
     (tmp_path / "jittor").mkdir()
     (tmp_path / "jittor" / "__init__.py").write_text("raise RuntimeError('broken cache')")
