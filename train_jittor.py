@@ -23,9 +23,6 @@ class Engine:
     """The net, its optimizer and the data on the device (see training.loop)."""
 
     def __init__(self, args, data, ranks=Ranks()):
-        if args.amp:
-            raise UserError("--amp: Jittor 1.3.11.0 adds up in float16 in a float16 convolution, and has none in "
-                            "bfloat16 (docs/cuda.md)")
         jt_models, jt = _start(args.device)
         from jt_models.batches import Batches
         from jt_models.layers import set_training, stock, synchronised

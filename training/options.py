@@ -176,6 +176,9 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         UserError: one sentence that names the option.
     """
     args = parser(framework).parse_args(argv)
+    if args.amp and framework == "jittor":
+        raise UserError("--amp: Jittor 1.3.11.0 adds up in float16 in a float16 convolution, and has none in "
+                        "bfloat16 (docs/cuda.md)")
     return _recorded(framework, args) if args.resume else _checked(args)
 
 
