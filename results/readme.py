@@ -170,6 +170,15 @@ def scaling_calculated() -> str:
     return table(*scaling.calculated_rows())
 
 
+def compiled() -> str:
+    """What the compile-only check found."""
+    from zoo.catalog import NETS
+    data = json.loads((ROOT / "results" / "cuda" / "compile.json").read_text())
+    passed = sum(row["passed"] for row in data["rows"])
+    return (f"{passed} of the {len(NETS)} nets compile, load, train and evaluate so, with "
+            f"{sum(row['kernels'] for row in data['rows'])} kernels ({_machine(data)}).")
+
+
 def gpu_precision() -> str:
     """Per dtype the errors of both frameworks, with TF32 forbidden and allowed."""
     data = json.loads((GPU / "precision.json").read_text())
@@ -319,8 +328,8 @@ TABLES = {
     ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
-    DOCS / "cuda.md": {"gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix, "gpu_speed": gpu_speed,
-                       "gpu_training": gpu_training},
+    DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
+                       "gpu_speed": gpu_speed, "gpu_training": gpu_training},
     DOCS / "lab.md": {"lab": lab},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
