@@ -57,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(argv: list[str]) -> None:
     args = _parser().parse_args(argv)
     columns = benchmark.columns(args.columns)
+    check_writable(args.output_dir / "*")
     limits = benchmark.limits()
     where = {**environment(("jittor", "torch", "numpy")), "command": command("bench.py", argv), "seed": 0,
              "precision": precision("cuda" if limits["gpu"] else "cpu"), "limits": limits}
     path, name = args.output_dir, _name(where)
-    check_writable(path / name)
     cases = [(net, size, macs, batch) for net in dict.fromkeys(args.nets)
              for size in [image_size(net, args.image_size)] for macs in [totals(trace(net, size))[1]]
              for batch in dict.fromkeys(args.batch_size)]

@@ -239,7 +239,7 @@ def gpu_speed() -> str:
 
 
 def gpu_training() -> str:
-    """Accuracy and times of the trainings on the GPU."""
+    """Loss, accuracy and memory of the trainings on the GPU."""
     body = []
     for path in sorted((GPU / "training").glob("*/result.json")):
         args, result, log = (json.loads((path.parent / "args.json").read_text()), json.loads(path.read_text()),
