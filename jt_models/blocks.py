@@ -2,7 +2,6 @@
 
 Names are torchvision's and timm's (`conv`, `bn`), so that weights load by name.
 """
-import jittor as jt
 from . import layers as nn
 
 
@@ -46,7 +45,7 @@ class Concat(nn.Module):
 
     def concat(self, x):
         """All branches on the same input."""
-        return jt.concat([getattr(self, name)(x) for name in self.names], 1)
+        return nn.concat([getattr(self, name)(x) for name in self.names], 1)
 
     def execute(self, x):
         return self.concat(x)
@@ -60,7 +59,7 @@ def numbered(*branches):
 def half_range(x):
     """From ImageNet's mean and deviation to 0.5 and 0.5 (torchvision's `transform_input`)."""
     statistics = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
-    return jt.concat([x[:, i:i + 1] * (deviation / 0.5) + (mean - 0.5) / 0.5
+    return nn.concat([x[:, i:i + 1] * (deviation / 0.5) + (mean - 0.5) / 0.5
                          for i, (mean, deviation) in enumerate(statistics)], 1)
 
 

@@ -55,8 +55,8 @@ class DenseBlock(nn.Module):
     def execute(self, x):
         features = [x]
         for layer in self.children():
-            features.append(layer(jt.concat(features, 1)))
-        return jt.concat(features, 1)
+            features.append(layer(nn.concat(features, 1)))
+        return nn.concat(features, 1)
 
 
 def transition(channels):
@@ -150,7 +150,7 @@ class DenseBasic(nn.Module):
             nn.BatchNorm2d(growth * 4), nn.ReLU(), nn.Conv2d(growth * 4, growth, 3, padding=1))
 
     def execute(self, x):
-        return jt.concat((x, self.layer(x)), 1)
+        return nn.concat((x, self.layer(x)), 1)
 
 
 class LabDenseBlock(nn.Module):

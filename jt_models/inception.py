@@ -36,7 +36,7 @@ class InceptionA(nn.Module):
     def execute(self, x):
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         pool = self.branch_pool(avg_pool2d(x, 3, stride=1, padding=1))
-        return jt.concat(
+        return nn.concat(
             (self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, pool), 1)
 
 
@@ -52,7 +52,7 @@ class InceptionB(nn.Module):
 
     def execute(self, x):
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return jt.concat((self.branch3x3(x), double, max_pool2d(x, 3, stride=2)), 1)
+        return nn.concat((self.branch3x3(x), double, max_pool2d(x, 3, stride=2)), 1)
 
 
 class InceptionC(nn.Module):
@@ -76,7 +76,7 @@ class InceptionC(nn.Module):
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
         pool = self.branch_pool(avg_pool2d(x, 3, stride=1, padding=1))
-        return jt.concat((self.branch1x1(x), single, double, pool), 1)
+        return nn.concat((self.branch1x1(x), single, double, pool), 1)
 
 
 class InceptionD(nn.Module):
@@ -93,7 +93,7 @@ class InceptionD(nn.Module):
 
     def execute(self, x):
         wide = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return jt.concat((self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(wide),
+        return nn.concat((self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(wide),
                              max_pool2d(x, 3, stride=2)), 1)
 
 
@@ -116,7 +116,7 @@ class InceptionE(nn.Module):
         single = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         pool = self.branch_pool(avg_pool2d(x, 3, stride=1, padding=1))
-        return jt.concat(
+        return nn.concat(
             (self.branch1x1(x), self.branch3x3_2a(single), self.branch3x3_2b(single),
              self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double), pool), 1)
 

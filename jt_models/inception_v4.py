@@ -3,7 +3,6 @@ connections on learning", arXiv:1602.07261), in timm's and Cadene's layout and n
 weights load (Cadene's files have 1001 classes, the first of them the background). Average pools
 inside blocks do not count the padding.
 """
-import jittor as jt
 from . import layers as nn
 
 from zoo.catalog import out_size
@@ -84,7 +83,7 @@ class InceptionC(nn.Module):
     def execute(self, x):
         x1 = self.branch1_0(x)
         x2 = self.branch2_2(self.branch2_1(self.branch2_0(x)))
-        return jt.concat(
+        return nn.concat(
             (self.branch0(x), self.branch1_1a(x1), self.branch1_1b(x1), self.branch2_3a(x2),
              self.branch2_3b(x2), self.branch3(x)), 1)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import jittor as jt
 
-from .layers import constant
+from .arithmetic import constant
 
 
 def cross_entropy(logits: jt.Var, target: jt.Var, label_smoothing: float = 0.0) -> jt.Var:

@@ -10,7 +10,8 @@ import math
 
 import jittor as jt
 
-from .layers import constant, total
+from . import kernels
+from .arithmetic import constant, total
 
 
 def trainable(module: jt.nn.Module) -> dict[str, jt.Var]:
@@ -85,16 +86,13 @@ class SGD(_Optimizer):
                          weight_decay=weight_decay, nesterov=nesterov)
 
     def update(self, p, g, buffer, lr, momentum, dampening, weight_decay, nesterov):
-        if weight_decay:
-            g = g + p * constant(weight_decay, p)
+        first = self.steps == 1 or not momentum
+        new, kept = kernels.sgd(
+            p, g, buffer, rate=lr, momentum=momentum, carried=0 if first else momentum,
+            fresh=1 if first else 1 - dampening, decay=weight_decay, nesterov=nesterov)
+        p.update(new)
         if momentum:
-            if self.steps == 1:
-                buffer.update(g)
-            else:
-                new = g * constant(1 - dampening, p) if dampening else g
-                buffer.update(buffer * constant(momentum, p) + new)
-            g = g + buffer * constant(momentum, p) if nesterov else buffer
-        p.update(p - g * constant(lr, p))
+            buffer.update(kept)
 
 
 class Adam(_Optimizer):

@@ -17,7 +17,7 @@ class Subsample(nn.Module):
 
     def execute(self, x):
         x = x[:, :, ::2, ::2]
-        return jt.concat((x, jt.zeros_like(x)), 1)
+        return nn.concat((x, jt.zeros_like(x)), 1)
 
 
 def subsample(inplanes, planes, stride):

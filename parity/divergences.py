@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jt_models import layers, losses, optim
+from jt_models import arithmetic, layers, losses, optim
 from training.data import Data, Split
 from training.errors import UserError
 from training.schedule import Schedule
@@ -441,12 +441,12 @@ def array_is_float32():
 
 
 @declare(size=1.5e-8, unit="relative, of 0.1 times a float64", where="jittor/src/pyjt/py_converter.h:356",
-         quote="tmp_data.f32 = PyFloat_AS_DOUBLE(obj);", remedy="jt_models.layers.constant")
+         quote="tmp_data.f32 = PyFloat_AS_DOUBLE(obj);", remedy="jt_models.arithmetic.constant")
 def python_float_is_float32():
     """A Python float beside a float64 Var is a float32 number."""
     x = _image(3, 4)
     return (_apart(_jittor(lambda v: v * 0.1, x), x * 0.1),
-            _apart(_jittor(lambda v: v * layers.constant(0.1, v), x), x * 0.1))
+            _apart(_jittor(lambda v: v * arithmetic.constant(0.1, v), x), x * 0.1))
 
 
 @declare(size=1.51e-10, unit="of a gradient at 12, where PyTorch's is 0", where="jittor/src/ops/unary_op.cc:957",

@@ -14,7 +14,8 @@ import jt_models  # noqa: F401  (PyTorch and Jittor in the one order in which bo
 import jittor as jt
 import numpy as np
 
-from jt_models import batches, layers, losses, optim
+from jt_models import arithmetic, batches, layers, losses, optim
+from jt_models.norm import BatchNorm
 from training.schedule import Schedule
 
 FAULTS: dict = {}
@@ -76,7 +77,7 @@ def _convs(model, accept=lambda module: True) -> list:
     return _modules(model, jt.nn.Conv2d, accept)
 
 
-NORMS = layers._BatchNorm
+NORMS = BatchNorm
 
 
 # --- BatchNorm ---
@@ -117,7 +118,7 @@ def batchnorm_biased_variance(model, rng):
             return kind.execute(self, x)
 
         def _track(self, mean, variance):
-            kind._track(self, mean, variance * layers.constant((self.count - 1) / self.count, mean))
+            kind._track(self, mean, variance * arithmetic.constant((self.count - 1) / self.count, mean))
 
     norm.__class__ = Biased
     yield
@@ -344,8 +345,9 @@ def relu6_without_upper_bound(model, rng):
 @fault
 def concat_in_the_wrong_order(model, rng):
     """One concatenation takes its inputs in reverse order."""
-    usual = jt.concat
-    with _counted(jt, "concat", lambda parts, dim=0: usual(list(parts)[::-1], dim), rng, model,
+    owner = layers if type(model).__module__.startswith("jt_models.") else jt
+    usual = owner.concat
+    with _counted(owner, "concat", lambda parts, dim=0: usual(list(parts)[::-1], dim), rng, model,
                   lambda parts, dim=0: len(parts) > 1):
         yield
 
@@ -525,7 +527,7 @@ def _dropout(change):
 def dropout_unscaled(model, rng):
     """What dropout keeps is not scaled by 1 / (1 - p)."""
     yield from _dropout(lambda usual: lambda x, p=0.5, training=True: (
-        usual(x, p, training) * layers.constant(1 - p, x) if training else usual(x, p, training)))(
+        usual(x, p, training) * arithmetic.constant(1 - p, x) if training else usual(x, p, training)))(
             model, rng)
 
 
@@ -600,7 +602,7 @@ def sgd_nesterov(model, rng):
 def sgd_dampening_at_the_first_step(model, rng):
     """The first momentum is (1 - momentum) times the gradient, as Jittor's own dampening."""
     with _sgd(lambda usual, self, p, g, b, o: usual(
-            self, p, g * layers.constant(0.1, g) if self.steps == 1 else g, b, **o)):
+            self, p, g * arithmetic.constant(0.1, g) if self.steps == 1 else g, b, **o)):
         yield
 
 
@@ -626,7 +628,7 @@ def sgd_decoupled_decay(model, rng):
     def change(usual, self, p, g, b, o):
         decay = o.pop("weight_decay")
         if decay:
-            p.update(p * layers.constant(1 - o["lr"] * decay, p))
+            p.update(p * arithmetic.constant(1 - o["lr"] * decay, p))
         usual(self, p, g, b, weight_decay=0.0, **o)
     with _sgd(change):
         yield

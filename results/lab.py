@@ -1,10 +1,10 @@
 """The results of lab reports 000 and 004, on real images, in both frameworks.
 
-    python results/lab.py CIFAR_DIR MNIST_DIR [NET ...]
+    python results/lab.py CIFAR_DIR MNIST_DIR [NET ...] [--jobs N]
 
 CIFAR_DIR holds images as train/<class>/* and test/<class>/*, MNIST_DIR MNIST as torchvision stores it. Each
-net is a `compare.py` of its own, with the epochs and seeds that two CPU cores take about an hour or two for;
-what was interrupted goes on with the same command. Records, logs and results are kept in results/lab/.
+net is a `compare.py` of its own, on the GPU if there is one; what was interrupted goes on with the same command.
+Records, logs and results are kept in results/lab/.
 """
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from training.files import write_json  # noqa: E402
+
 OUT = ROOT / "results" / "lab"
 KEPT = ("args.json", "log.csv", "result.json")
 
@@ -36,24 +41,26 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
 
 
+_CIFAR = "--dataset folder --epochs 10"
 _MNIST = "--dataset mnist --epochs 10"
 EXPERIMENTS = {
-    "cnn_1x1": Experiment("000", 0.60, "--dataset folder --epochs 10", (0, 1, 2)),
-    "resnet18_lab": Experiment("000", 0.72, "--dataset folder --epochs 10"),
-    "densenet_fc128": Experiment("000", 0.71, "--dataset folder --epochs 5"),
-    "se_resnet18_preact": Experiment("000", 0.82, "--dataset folder --epochs 6 --lr 0.05"),
+    "cnn_1x1": Experiment("000", 0.60, _CIFAR, (0, 1, 2)),
+    "resnet18_lab": Experiment("000", 0.72, _CIFAR),
+    "densenet_fc128": Experiment("000", 0.71, _CIFAR),
+    "se_resnet18_preact": Experiment("000", 0.82, _CIFAR),
     "lenet_bn": Experiment("004", 0.987, "--dataset mnist --epochs 20 --optimizer adam --lr 0.004",
                            (0, 1, 2)),
     "alexnet_mnist": Experiment("004", 0.981, _MNIST),
-    "resnet18_mnist": Experiment("004", 0.988, _MNIST, (0, 1, 2)),
+    "resnet18_mnist": Experiment("004", 0.988, _MNIST),
     "mobilenet_mnist": Experiment("004", 0.992, _MNIST),
     "densenet121_mnist": Experiment("004", 0.989, _MNIST),
     "vgg_mnist": Experiment("004", 0.984, _MNIST),
 }
 
 
-def run(net: str, data_dir: str) -> int:
-    """Train `net` in both frameworks and keep what was measured; returns the exit code of compare.py."""
+def run(net: str, data_dir: str, jobs: int) -> int:
+    """Train `net` in both frameworks and keep what was measured, also that `jobs` nets shared the machine (if
+    more than one, times tell little); returns the exit code of compare.py."""
     one = EXPERIMENTS[net]
     work = ROOT / "runs" / "lab" / net
     code = subprocess.run([sys.executable, "compare.py", "--nets", net, "--seeds", *map(str, one.seeds),
@@ -65,6 +72,8 @@ def run(net: str, data_dir: str) -> int:
             kept.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(made.parent / name, kept / name)
+            write_json(kept / "lab.json", {"command": f"python results/lab.py CIFAR_DIR MNIST_DIR {net}",
+                                           "jobs": jobs})
         shutil.copy(work / f"{net}.png", OUT / f"{net}.png")
     return code
 
@@ -77,15 +86,18 @@ def main() -> int:
     parser.add_argument("nets", metavar="NET", nargs="*", default=list(EXPERIMENTS),
                         help="of " + ", ".join(f"{name} (reported: {one.accuracy})" for name, one
                                                in EXPERIMENTS.items()) + " (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="how many nets at a time, which share the machine (default: %(default)s)")
     args = parser.parse_args()
     for net in args.nets:
         if net not in EXPERIMENTS:
             parser.error(f"no experiment with {net!r}; there are: {', '.join(EXPERIMENTS)}")
-    for net in args.nets:
-        code = run(net, os.path.relpath(args.mnist if EXPERIMENTS[net].report == "004" else args.cifar, ROOT))
-        if code:
-            return code
-    return 0
+    if args.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {args.jobs}")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        codes = pool.map(lambda net: run(net, os.path.relpath(
+            args.mnist if EXPERIMENTS[net].report == "004" else args.cifar, ROOT), args.jobs), args.nets)
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":

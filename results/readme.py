@@ -252,22 +252,45 @@ def gpu_training() -> str:
                           f"{args['python']}. Data: {args['data']}.")
 
 
+def _lab_runs() -> list[tuple]:
+    """(result, args, log, lab) of each run that is kept."""
+    import lab as script
+    return [(json.loads(path.read_text()), json.loads((path.parent / "args.json").read_text()),
+             rows(path.parent / "log.csv"), json.loads((path.parent / "lab.json").read_text()))
+            for path in sorted(script.OUT.glob("*/result.json"))]
+
+
+def convergence() -> str:
+    """Per net of the lab report on CIFAR-10: the epochs after which the validation images reach an accuracy."""
+    import lab as script
+    targets, body = (0.5, 0.6, 0.7, 0.75, 0.8), []
+    for net, experiment in script.EXPERIMENTS.items():
+        for framework in ("torch", "jittor"):
+            logs = [log for _, args, log, _ in _lab_runs()
+                    if (args["options"]["net"], args["framework"]) == (net, framework)]
+            if logs and experiment.report == "000":
+                first = [[next((row["epoch"] for row in log if float(row["val_acc"]) >= target), "-")
+                          for log in logs] for target in targets]
+                body.append([f"`{net}`", framework, *map(" ".join, first)])
+    return table(["net", "framework", *(f"{target:.0%}" for target in targets)], body)
+
+
 def lab() -> str:
     """Per net of a lab report: what it reported, and what both frameworks reach here."""
     import lab as script
-    runs = [(json.loads(path.read_text()), json.loads((path.parent / "args.json").read_text()),
-             rows(path.parent / "log.csv")) for path in sorted(script.OUT.glob("*/result.json"))]
+    runs = _lab_runs()
     body, machines = [], {}
     for net, experiment in script.EXPERIMENTS.items():
         own = [run for run in runs if run[1]["options"]["net"] == net]
         cells = []
         for framework in ("torch", "jittor"):
             found = [run for run in own if run[1]["framework"] == framework]
-            accuracies = [result["test_acc"] for result, _, _ in found]
-            seconds = [float(row["seconds"]) for _, _, log in found for row in log[1:]]
+            accuracies = [result["test_acc"] for result, *_ in found]
+            seconds = [float(row["seconds"]) for _, _, log, kept in found if kept["jobs"] == 1
+                       for row in log[1:]]
             cells.append(" ".join(f"{accuracy:.2%}" for accuracy in accuracies) or "not run yet")
             cells.append(f"{min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "")
-        for _, args, _ in own:
+        for _, args, *_ in own:
             where = f"{args['precision']}, {args['device']}: {args.get('gpu') or args['cpu']}, {args['cores']} cores"
             machines.setdefault(where, set()).add(f"`{net}`")
         body.append([experiment.report, f"`{net}`", f"{experiment.accuracy:.1%}", f"`{experiment.options}`",
@@ -330,7 +353,7 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_training": gpu_training},
-    DOCS / "lab.md": {"lab": lab},
+    DOCS / "lab.md": {"lab": lab, "convergence": convergence},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

@@ -68,6 +68,9 @@ def test_what_is_compiled_ahead_is_not_compiled_again(capsys):
     assert warm.main(["none"]) == 2
 
 
-def test_a_column_that_breaks_is_named():
-    with Worker("torch", "cnn", "32", "0") as worker, pytest.raises(UserError, match="torch cnn 32 0 ended"):
-        worker.answer()
+@pytest.mark.parametrize("framework, batch, said", [("torch", "0", "torch cnn 32 0 ended"),
+                                                    ("jittor", "4", "'/no/compiler' is not on PATH")])
+def test_a_column_that_breaks_is_named(framework, batch, said, monkeypatch):
+    monkeypatch.setenv("cc_path", "/no/compiler")  # Jittor's start ends before anything is built
+    with Worker(framework, "cnn", "32", batch) as worker, pytest.raises(UserError, match=said):
+        worker.run("build", 1)

@@ -46,6 +46,16 @@ def image(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
+@drawn
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), dim=st.integers(0, 3))
+def test_concat(sizes, dim):
+    parts = [image(*([2, 3, 4, 2][:dim] + [size] + [2, 3, 4, 2][dim + 1:]), seed=i) for i, size in enumerate(sizes)]
+    ours, theirs = (run(lambda *v: function(v, dim), *parts) for run, function in
+                    ((run_jittor, layers.concat), (run_torch, torch.concat)))
+    for a, b in zip(ours, theirs):
+        assert np.array_equal(a, b)
+
+
 POOL = dict(h=st.integers(1, 9), w=st.integers(1, 9), kernel=st.integers(1, 3),
             stride=st.integers(1, 3), padding=st.integers(0, 1), ceil_mode=st.booleans())
 

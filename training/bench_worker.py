@@ -2,8 +2,9 @@
 
     python -m training.bench_worker COLUMN NET IMAGE_SIZE BATCH_SIZE
 
-Each line on stdin is a phase and a number of batches, "train 3" or "evaluate 3"; the answer on stdout is a
-line of JSON. The first line comes unasked. What a framework prints goes to stderr.
+It imports the framework, and uses no device before the first line on stdin, "build 1". Each further one is a
+phase and a number of batches, "train 3" or "evaluate 3". The answer to a line is a line of JSON on stdout. What a
+framework prints goes to stderr.
 """
 from __future__ import annotations
 
@@ -127,6 +128,8 @@ def main(argv: list[str]) -> None:
     if argv == ["limits"]:
         return answer(limits())
     column, net, size, batch_size = argv
+    importlib.import_module({"torch": "torch", "jittor": "jt_models"}[COLUMNS[column][0]])
+    sys.stdin.readline()
     work = Work(column, net, int(size), int(batch_size))
     answer({"first_step": work.first, "environment": work.engine.environment()})
     for line in sys.stdin:

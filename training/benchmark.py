@@ -45,7 +45,8 @@ class Worker:
         raise UserError(f"{self.name} ended with exit code {code}: {(telling or lines or [''])[-1]}")
 
     def run(self, phase: str, batches: int) -> dict:
-        print(phase, batches, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended; `answer` tells why
+            print(phase, batches, file=self.process.stdin, flush=True)
         return self.answer()
 
     def __enter__(self) -> Worker:
@@ -82,11 +83,11 @@ def measure(net: str, image_size: int, macs: int, batch_size: int, columns: list
             batches: int) -> list[Row]:
     """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
     with contextlib.ExitStack() as stack:
-        pairs = []
+        workers = [stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
+                   for column in columns]
         # One after the other: Jittor compiles on all cores, and on a GPU both frameworks time algorithms first.
-        for column in columns:
-            worker = stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
-            pairs.append((worker, Row(net, image_size, batch_size, column, macs, **worker.answer())))
+        pairs = [(worker, Row(net, image_size, batch_size, column, macs, **worker.run("build", 1)))
+                 for worker, column in zip(workers, columns)]
         for index in range(rounds + 1):
             for phase in PHASES:
                 for worker, row in pairs[::1 if index % 2 else -1]:

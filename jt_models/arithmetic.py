@@ -1,0 +1,21 @@
+"""Constants and sums of Vars that keep the digits of their dtype."""
+from __future__ import annotations
+
+import numpy as np
+
+import jittor as jt
+
+
+def constant(value: float, like: jt.Var):
+    """`value` as an operand for `like`: a float64 Var of one element beside float64, else itself."""
+    if like.dtype == "float64":
+        return jt.array64(np.array([value], "float64"))
+    return value
+
+
+def total(x: jt.Var, axes):
+    """Sum over these axes, in ascending order, one after the other: all at once Jittor adds value by value,
+    which loses digits."""
+    for axis in reversed(axes):
+        x = x.sum(axis)
+    return x
