@@ -15,7 +15,7 @@ from jittor import nn
 from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
 from . import init, kernels
-from .arithmetic import constant
+from .arithmetic import constant, spread
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
                       max_pool2d)
@@ -97,14 +97,19 @@ class Conv2d(nn.Conv2d):
         if any(side + 2 * p < r for side, p, r in zip(x.shape[2:], self.padding, reach)):
             raise ValueError(f"{x.shape[2]}x{x.shape[3]} pixels with a padding of {self.padding} are less "
                              f"than the {reach[0]}x{reach[1]} that the kernel covers")
-        if jt.flags.use_cuda:
-            return super().execute(x)
-        if self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
-            return self._product(x)
+        y = self._convolved(x)
+        return y if self.bias is None else y + spread(self.bias, y)
+
+    def _convolved(self, x):
         depthwise = self.groups == self.in_channels == self.out_channels > 1
-        if depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
-            return self._with_bias(kernels.Depthwise(self.stride, self.padding)(x, self.weight))
-        return super().execute(x)
+        if jt.flags.use_cuda:
+            if hasattr(self, "depthwise_conv"):  # if the net was built for a GPU
+                return self.depthwise_conv(x, self.weight)
+        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+            return self._product(x)
+        elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
+            return kernels.Depthwise(self.stride, self.padding)(x, self.weight)
+        return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _product(self, x):
         n, c, h, w = x.shape
@@ -113,10 +118,7 @@ class Conv2d(nn.Conv2d):
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
         columns = x.transpose(1, 0, 2, 3).reshape(c, n * h * w)
         y = jt.matmul(self.weight.reshape(self.out_channels, c), columns)
-        return self._with_bias(y.reshape(self.out_channels, n, h, w).transpose(1, 0, 2, 3))
-
-    def _with_bias(self, y):
-        return y if self.bias is None else y + self.bias.broadcast(y, [0, 2, 3])
+        return y.reshape(self.out_channels, n, h, w).transpose(1, 0, 2, 3)
 
 
 def relu(x):

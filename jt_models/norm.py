@@ -5,7 +5,7 @@ import jittor as jt
 from jittor.nn import Module
 
 from . import init, kernels
-from .arithmetic import constant, total
+from .arithmetic import constant, spread, total
 
 
 class BatchNorm(Module):
@@ -43,7 +43,7 @@ class BatchNorm(Module):
         if not self.training:
             scale = self.weight / jt.sqrt(self.running_var + constant(self.eps, x))
             shift = self.bias - self.running_mean * scale
-            return x * self._spread(scale, x) + self._spread(shift, x)
+            return x * spread(scale, x) + spread(shift, x)
         count = x.numel() // x.shape[1]
         if self.sync:
             count = self._all(jt.array([float(count)]))
@@ -62,23 +62,17 @@ class BatchNorm(Module):
             return y
         # sum / int: Jittor's mean multiplies its gradient by float32(1 / n).
         mean = self._all(total(x, self.axes)) / count
-        centred = x - self._spread(mean, x)
+        centred = x - spread(mean, x)
         variance = self._all(total(centred * centred, self.axes)) / count
         scale = self.weight / jt.sqrt(variance + constant(self.eps, x))
         self._track(mean.detach(), variance.detach() * constant(count / (count - 1), x))
-        return centred * self._spread(scale, x) + self._spread(self.bias, x)
+        return centred * spread(scale, x) + spread(self.bias, x)
 
     def _has_kernel(self, x):
         return x.ndim == 4 and not self.sync and (not jt.flags.use_cuda or x.dtype == "float32")
 
     def _all(self, v):
         return v.mpi_all_reduce("add") if self.sync else v
-
-    def _spread(self, v, x):
-        """[C] as large as x; its gradient is summed axis by axis."""
-        for axis in self.axes:
-            v = v.broadcast(x.shape[:max(axis + 1, 2)], [axis])
-        return v
 
     def _track(self, mean, unbiased_variance):
         momentum = constant(self.momentum, mean)

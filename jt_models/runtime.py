@@ -213,6 +213,9 @@ def start() -> None:
     finally:
         jittor_utils.LOG.i = info
     if jittor.has_cuda:
+        # With it a tanh is off by 130 units of rounding; a user's own nvcc_flags stay.
+        if "fast_math" not in os.environ.get("nvcc_flags", ""):
+            jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
         limit_workspace()
         # Else after 100 shapes of convolutions no algorithm is looked for, but guessed.
         jittor.cudnn.set_algorithm_cache_size(10_000)

@@ -44,7 +44,7 @@ class Experiment:
 _CIFAR = "--dataset folder --epochs 10"
 _MNIST = "--dataset mnist --epochs 10"
 EXPERIMENTS = {
-    "cnn_1x1": Experiment("000", 0.60, _CIFAR, (0, 1, 2)),
+    "cnn_1x1": Experiment("000", 0.60, "--dataset folder --epochs 20 --lr 0.02"),
     "resnet18_lab": Experiment("000", 0.72, _CIFAR),
     "densenet_fc128": Experiment("000", 0.71, _CIFAR),
     "se_resnet18_preact": Experiment("000", 0.82, _CIFAR),

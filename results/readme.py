@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -238,6 +239,23 @@ def gpu_speed() -> str:
     return "\n\n".join(shown)
 
 
+def gpu_profile() -> str:
+    """Per net: a step of both frameworks, and where it goes."""
+    found = {(row["net"], row["framework"]): row for row in json.loads((GPU / "profile.json").read_text())}
+    body = []
+    for net in dict.fromkeys(net for net, _ in found):
+        ours, theirs = found[net, "jittor"], found[net, "torch"]
+        shares = [sum(ms for name, _, ms in ours["operations"] if all(part in name for part in parts))
+                  for parts in (("cudnn_conv",), ("opkey0:reduce", "OP:add", "DIM=4"))]
+        body.append([f"`{net}`", f"{theirs['step_ms']:.1f} ms", f"{theirs['operations_ms']:.1f} ms",
+                     f"{ours['step_ms']:.1f} ms", *(f"{share:.1f} ms" for share in shares),
+                     f"{sum(calls for _, calls, _ in ours['operations']):.0f}"])
+    row = next(iter(found.values()))
+    return table(["net", "PyTorch's step", "of it its kernels", "Jittor's step", "its convolutions, one by one",
+                  "its sums for biases, one by one", "operations listed"], body) + (
+        f"\n\n`python results/gpu/profile.py`, 128 images of 32x32, {row['precision']}, TF32 forbidden; {row['gpu']}.")
+
+
 def gpu_training() -> str:
     """Loss, accuracy and memory of the trainings on the GPU."""
     body = []
@@ -258,6 +276,20 @@ def _lab_runs() -> list[tuple]:
     return [(json.loads(path.read_text()), json.loads((path.parent / "args.json").read_text()),
              rows(path.parent / "log.csv"), json.loads((path.parent / "lab.json").read_text()))
             for path in sorted(script.OUT.glob("*/result.json"))]
+
+
+def lab_means() -> str:
+    """What the lab reports say, and the mean accuracies of both frameworks."""
+    import lab as script
+    body = []
+    for net, experiment in script.EXPERIMENTS.items():
+        found = {framework: [result["test_acc"] for result, args, *_ in _lab_runs()
+                             if (args["options"]["net"], args["framework"]) == (net, framework)]
+                 for framework in ("torch", "jittor")}
+        cells = [f"{statistics.fmean(values):.1%}" if values else "not run yet" for values in found.values()]
+        body.append([f"`{net}`", "CIFAR-10" if experiment.report == "000" else "MNIST",
+                     f"{experiment.accuracy:.1%}", *cells])
+    return table(["net", "data", "reported", "PyTorch", "Jittor"], body)
 
 
 def convergence() -> str:
@@ -348,11 +380,11 @@ def _where(rows: list[dict]) -> str:
 
 # File -> name of a table in it -> what makes it.
 TABLES = {
-    ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "faults": faults},
+    ROOT / "README.md": {"zoo": zoo, "densenet": densenet, "losses": losses, "lab_means": lab_means, "faults": faults},
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
-                       "gpu_speed": gpu_speed, "gpu_training": gpu_training},
+                       "gpu_speed": gpu_speed, "gpu_profile": gpu_profile, "gpu_training": gpu_training},
     DOCS / "lab.md": {"lab": lab, "convergence": convergence},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},

@@ -40,6 +40,7 @@ import jittor as jt
 from training import datasets, loop, options
 from training.data import BatchPlan
 assert jt.has_cuda, "Jittor was compiled without CUDA"
+assert "fast_math" not in jt.flags.nvcc_flags, jt.flags.nvcc_flags
 args = options.parse("jittor", ["--net", sys.argv[2], "--dataset", "digits", "-b", "2", "--device", "cuda",
                                 "--nesterov", "--clip-norm", "1", "--ema", "0.9", "--label-smoothing", "0.1",
                                 "--dropout", "0.1", "--limit-batches", "2"])

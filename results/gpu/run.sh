@@ -31,7 +31,10 @@ for framework in torch jittor; do
     mkdir -p "$kept" && cp "$run/args.json" "$run/log.csv" "$run/result.json" "$kept"
 done
 nets="resnet18 densenet mobilenet vgg16_bn googlenet se_resnet18 densenet121 resnet50 inception_v3 alexnet lenet_bn"
-part 120 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
+part 90 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
+for framework in torch jittor; do
+    part 30 "$python" $out/profile.py $framework resnet18 densenet mobilenet vgg16_bn googlenet
+done
 unset NVIDIA_TF32_OVERRIDE
-part 60 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
+part 30 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
 exit $failed

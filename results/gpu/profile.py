@@ -1,0 +1,58 @@
+"""Where a training step on a GPU spends its time: 128 images of 32x32, as bench.py's.
+
+    NVIDIA_TF32_OVERRIDE=0 python results/gpu/profile.py jittor|torch NET ...   rewrites rows of results/gpu/profile.json
+
+`step_ms` is the least of three times five steps, without a profiler. The operations are those of the framework's own
+profiler, with their milliseconds a step; Jittor's waits for each, so that their sum may exceed the step.
+"""
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from training.bench_worker import Work  # noqa: E402
+from training.files import write_json  # noqa: E402
+
+FILE = Path(__file__).with_name("profile.json")
+STEPS, SHOWN = 5, 20
+
+
+def jittor_operations(work: Work) -> list[tuple[str, float, float]]:
+    """(name, calls a step, ms a step), the slowest first; what Jittor has made part of another one has no time."""
+    import jittor as jt
+    with jt.profile_scope() as report:
+        work.train(STEPS)
+    return [(row[0], float(row[2]) / STEPS, float(row[3]) / 1e6 / STEPS) for row in report[1:] if float(row[3])]
+
+
+def torch_operations(work: Work) -> list[tuple[str, float, float]]:
+    """The same of PyTorch's CUDA kernels."""
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work.train(STEPS)
+    found = [(kernel.key, kernel.count / STEPS, kernel.self_device_time_total / 1e3 / STEPS)
+             for kernel in profiler.key_averages()]
+    return sorted(found, key=lambda row: -row[2])
+
+
+def main() -> None:
+    framework, *nets = sys.argv[1:]
+    rows = json.loads(FILE.read_text()) if FILE.is_file() else []
+    for net in nets:
+        work = Work(framework, net, 32, 128)
+        work.train(3)
+        step = min(work.train(STEPS) / STEPS for _ in range(3))
+        operations = (jittor_operations if framework == "jittor" else torch_operations)(work)
+        where = work.engine.environment()
+        rows = [row for row in rows if (row["framework"], row["net"]) != (framework, net)]
+        rows.append({"framework": framework, "net": net, "gpu": where["gpu"], "precision": where["precision"],
+                     "step_ms": 1e3 * step, "operations_ms": sum(row[2] for row in operations),
+                     "operations": operations[:SHOWN]})
+        print(f"{framework}, {net}: {1e3 * step:.1f} ms a step", flush=True)
+        write_json(FILE, sorted(rows, key=lambda row: (row["net"], row["framework"])))
+
+
+if __name__ == "__main__":
+    main()
