@@ -28,3 +28,8 @@ def spread(v: jt.Var, x: jt.Var):
         if axis != 1:
             v = v.broadcast(x.shape[:max(axis + 1, 2)], [axis])
     return v
+
+
+def like(x, g):
+    """A gradient in the dtype of x: that of a float64 Var times a float32 one is float32."""
+    return g if g.dtype == x.dtype else g.cast(x.dtype)

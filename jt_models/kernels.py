@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import jittor as jt
 
+from .arithmetic import like
+
 # Sums go block by block in the dtype of x (the compiler makes several partial sums of each), and the sums of
 # the blocks are added in float64.
 _SUM = """
@@ -57,11 +59,6 @@ _BACKWARD = _CHANNELS + """
 """
 
 
-def _like(x, g):
-    """A gradient in the dtype of x: that of a float64 Var times a float32 one is float32."""
-    return g if g.dtype == x.dtype else g.cast(x.dtype)
-
-
 class BatchNorm(jt.Function):
     """Batch normalisation of x [N, C, H, W] with the statistics of its batch (Ioffe and Szegedy 2015,
     arXiv:1502.03167, algorithm 1, and the gradients of section 3): float32 or float64, on a CPU.
@@ -84,7 +81,7 @@ class BatchNorm(jt.Function):
     def grad(self, g):
         x, weight = self.inputs
         shapes = [x.shape, weight.shape, weight.shape]
-        return self._code(_BACKWARD, shapes, x, _like(x, g), self.mean, self.variance, weight)
+        return self._code(_BACKWARD, shapes, x, like(x, g), self.mean, self.variance, weight)
 
     def _code(self, source, shapes, x, *others):
         return jt.code(shapes, [x.dtype] * 3, [x, *others], cpu_header=_SUM,
@@ -251,7 +248,7 @@ class Depthwise(jt.Function):
         return self._code(_DEPTHWISE, [[n, c, *out]])[0]
 
     def grad(self, g):
-        return self._code(_DEPTHWISE_BACKWARD, [v.shape for v in self.inputs], _like(self.inputs[0], g))
+        return self._code(_DEPTHWISE_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
 
     def _code(self, source, shapes, *others):
         x, weight = self.inputs
@@ -260,51 +257,3 @@ class Depthwise(jt.Function):
         defined = "".join(f"#define {name} {value}\n" for name, value in zip(names, values))
         return jt.code(shapes, [x.dtype] * len(shapes), [x, weight, *others],
                        cpu_header=f"#include <algorithm>\n#include <vector>\n{defined}", cpu_src=source)
-
-
-# In PyTorch's order of operations. The options are data of a call, not text of the source: another rate compiles
-# nothing.
-_SGD = """
-    const in0_type rate = data["rate"], momentum = data["momentum"], carried = data["carried"],
-                   fresh = data["fresh"], decay = data["decay"];
-    const bool nesterov = data["nesterov"];
-    const int64_t count = in0->num;
-"""
-_SGD_ELEMENT = """
-        const in0_type slope = decay == 0 ? in1_p[i] : in1_p[i] + decay * in0_p[i];
-        const in0_type mean = carried * in2_p[i] + fresh * slope;
-        out1_p[i] = mean;
-        out0_p[i] = in0_p[i] - rate * (nesterov ? slope + momentum * mean : mean);
-"""
-_SGD_CPU = _SGD + """
-    #pragma omp parallel for simd if (parallel: count > 32768)
-    for (int64_t i = 0; i < count; i++) {""" + _SGD_ELEMENT + """
-    }
-"""
-_SGD_CUDA = """
-    __global__ static void update(@ARGS_DEF, int64_t count, in0_type rate, in0_type momentum, in0_type carried,
-                                  in0_type fresh, in0_type decay, bool nesterov) {
-        for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += blockDim.x * gridDim.x) {
-""" + _SGD_ELEMENT + """
-        }
-    }
-""" + _SGD + """
-    update<<<std::min<int64_t>((count - 1) / 256 + 1, 4096), 256>>>(
-        @ARGS, count, rate, momentum, carried, fresh, decay, nesterov);
-"""
-
-
-def sgd(p, g, buffer, **options):
-    """A step of SGD with momentum, of one parameter in one operation (written in Jittor it is fourteen, more than a
-    small layer's own).
-
-    Args:
-        p, g, buffer: parameter, its gradient, its momentum: of one shape, float32 or float64.
-        **options: rate, momentum, carried (the momentum by which the old buffer counts), fresh (the factor of the
-            gradient in the new one), decay (of the weights, added to the gradient), nesterov.
-
-    Returns:
-        The new parameter and the new buffer.
-    """
-    return jt.code([p.shape, p.shape], [p.dtype, p.dtype], [p, _like(p, g), buffer], cpu_src=_SGD_CPU,
-                   cuda_src=_SGD_CUDA, data={name: float(value) for name, value in options.items()})

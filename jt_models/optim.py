@@ -10,8 +10,7 @@ import math
 
 import jittor as jt
 
-from . import kernels
-from .arithmetic import constant, total
+from .arithmetic import constant, like, total
 
 
 def trainable(module: jt.nn.Module) -> dict[str, jt.Var]:
@@ -71,6 +70,38 @@ class _Optimizer(jt.optim.Optimizer):
         self.post_step()
 
 
+# In PyTorch's order of operations. The options are data of a call, not text of the source: another rate compiles
+# nothing. The old momentum counts `carried` times in the new one, the gradient `fresh` times.
+_SGD = """
+    const in0_type rate = data["rate"], momentum = data["momentum"], carried = data["carried"],
+                   fresh = data["fresh"], decay = data["decay"];
+    const bool nesterov = data["nesterov"];
+    const int64_t count = in0->num;
+"""
+_SGD_ELEMENT = """
+        const in0_type slope = decay == 0 ? in1_p[i] : in1_p[i] + decay * in0_p[i];
+        const in0_type mean = carried * in2_p[i] + fresh * slope;
+        out1_p[i] = mean;
+        out0_p[i] = in0_p[i] - rate * (nesterov ? slope + momentum * mean : mean);
+"""
+_SGD_CPU = _SGD + """
+    #pragma omp parallel for simd if (parallel: count > 32768)
+    for (int64_t i = 0; i < count; i++) {""" + _SGD_ELEMENT + """
+    }
+"""
+_SGD_CUDA = """
+    __global__ static void update(@ARGS_DEF, int64_t count, in0_type rate, in0_type momentum, in0_type carried,
+                                  in0_type fresh, in0_type decay, bool nesterov) {
+        for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += blockDim.x * gridDim.x) {
+""" + _SGD_ELEMENT + """
+        }
+    }
+""" + _SGD + """
+    update<<<std::min<int64_t>((count - 1) / 256 + 1, 4096), 256>>>(
+        @ARGS, count, rate, momentum, carried, fresh, decay, nesterov);
+"""
+
+
 class SGD(_Optimizer):
     """Stochastic gradient descent, as torch.optim.SGD (momentum after Sutskever et al. 2013).
 
@@ -87,9 +118,11 @@ class SGD(_Optimizer):
 
     def update(self, p, g, buffer, lr, momentum, dampening, weight_decay, nesterov):
         first = self.steps == 1 or not momentum
-        new, kept = kernels.sgd(
-            p, g, buffer, rate=lr, momentum=momentum, carried=0 if first else momentum,
-            fresh=1 if first else 1 - dampening, decay=weight_decay, nesterov=nesterov)
+        options = {"rate": lr, "momentum": momentum, "carried": 0 if first else momentum,
+                   "fresh": 1 if first else 1 - dampening, "decay": weight_decay, "nesterov": nesterov}
+        # One operation; written in Jittor it is fourteen a parameter, more than a small layer's own.
+        new, kept = jt.code([p.shape, p.shape], [p.dtype, p.dtype], [p, like(p, g), buffer], cpu_src=_SGD_CPU,
+                            cuda_src=_SGD_CUDA, data={name: float(value) for name, value in options.items()})
         p.update(new)
         if momentum:
             buffer.update(kept)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -61,6 +62,16 @@ def row(name: str, arguments: list[str], threads: int | None = None) -> dict:
             "text": str(report), "environment": where}
 
 
+@contextlib.contextmanager
+def workers(jobs: int):
+    """A pool of threads; what has not begun when the block is left, by an error or Ctrl-C too, never begins."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def fill(path: Path, names: list[str], order: list[str], make, jobs: int = 1) -> int:
     """Make the rows of `names` anew in the table at `path`, each saved as it is done.
 
@@ -78,7 +89,7 @@ def fill(path: Path, names: list[str], order: list[str], make, jobs: int = 1) ->
     rows = {row["net"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
     # Threads of two processes on one core wait for each other: twice the time.
     threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool:
+    with workers(jobs) as pool:
         for made in as_completed(pool.submit(make, name, threads) for name in names):
             found = {**made.result(), "run": run, "done_after": round(time.monotonic() - start, 1)}
             rows[found["net"]] = found

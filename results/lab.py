@@ -13,13 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from judged import workers  # noqa: E402
 from training.files import write_json  # noqa: E402
 
 OUT = ROOT / "results" / "lab"
@@ -72,8 +72,7 @@ def run(net: str, data_dir: str, jobs: int) -> int:
             kept.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(made.parent / name, kept / name)
-            write_json(kept / "lab.json", {"command": f"python results/lab.py CIFAR_DIR MNIST_DIR {net}",
-                                           "jobs": jobs})
+            write_json(kept / "lab.json", {"jobs": jobs})
         shutil.copy(work / f"{net}.png", OUT / f"{net}.png")
     return code
 
@@ -94,10 +93,16 @@ def main() -> int:
             parser.error(f"no experiment with {net!r}; there are: {', '.join(EXPERIMENTS)}")
     if args.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {args.jobs}")
-    with ThreadPoolExecutor(args.jobs) as pool:
-        codes = pool.map(lambda net: run(net, os.path.relpath(
-            args.mnist if EXPERIMENTS[net].report == "004" else args.cifar, ROOT), args.jobs), args.nets)
-    return max(codes, default=0)
+    codes: list[int] = []
+
+    def make(net: str) -> None:
+        if not any(codes):  # after a failure nothing is begun
+            data_dir = args.mnist if EXPERIMENTS[net].report == "004" else args.cifar
+            codes.append(run(net, os.path.relpath(data_dir, ROOT), args.jobs))
+
+    with workers(args.jobs) as pool:
+        list(pool.map(make, args.nets))
+    return max(codes)
 
 
 if __name__ == "__main__":

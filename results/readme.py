@@ -248,11 +248,10 @@ def gpu_profile() -> str:
         shares = [sum(ms for name, _, ms in ours["operations"] if all(part in name for part in parts))
                   for parts in (("cudnn_conv",), ("opkey0:reduce", "OP:add", "DIM=4"))]
         body.append([f"`{net}`", f"{theirs['step_ms']:.1f} ms", f"{theirs['operations_ms']:.1f} ms",
-                     f"{ours['step_ms']:.1f} ms", *(f"{share:.1f} ms" for share in shares),
-                     f"{sum(calls for _, calls, _ in ours['operations']):.0f}"])
+                     f"{ours['step_ms']:.1f} ms", *(f"{share:.1f} ms" for share in shares)])
     row = next(iter(found.values()))
     return table(["net", "PyTorch's step", "of it its kernels", "Jittor's step", "its convolutions, one by one",
-                  "its sums for biases, one by one", "operations listed"], body) + (
+                  "its sums for biases, one by one"], body) + (
         f"\n\n`python results/gpu/profile.py`, 128 images of 32x32, {row['precision']}, TF32 forbidden; {row['gpu']}.")
 
 
@@ -260,8 +259,7 @@ def gpu_training() -> str:
     """Loss, accuracy and memory of the trainings on the GPU."""
     body = []
     for path in sorted((GPU / "training").glob("*/result.json")):
-        args, result, log = (json.loads((path.parent / "args.json").read_text()), json.loads(path.read_text()),
-                             rows(path.parent / "log.csv"))
+        args, result, log = _run(path.parent)
         body.append([f"`{args['options']['net']}`", f"{args['framework']} {args['versions'][args['framework']]}",
                      args["precision"], str(len(log)), f"{float(log[-1]['train_loss']):.4f}",
                      f"{result['test_acc']:.2%}", f"{float(log[-1]['peak_memory_mb']):.0f} MB"])
@@ -270,25 +268,32 @@ def gpu_training() -> str:
                           f"{args['python']}. Data: {args['data']}.")
 
 
-def _lab_runs() -> list[tuple]:
-    """(result, args, log, lab) of each run that is kept."""
+def _run(folder: Path) -> tuple[dict, dict, list[dict]]:
+    """(args, result, log) of a run."""
+    return (*(json.loads((folder / f"{name}.json").read_text()) for name in ("args", "result")),
+            rows(folder / "log.csv"))
+
+
+def _lab_runs() -> dict[tuple[str, str], list[tuple]]:
+    """(net, framework) -> (args, result, log, jobs) of each seed that is kept."""
     import lab as script
-    return [(json.loads(path.read_text()), json.loads((path.parent / "args.json").read_text()),
-             rows(path.parent / "log.csv"), json.loads((path.parent / "lab.json").read_text()))
-            for path in sorted(script.OUT.glob("*/result.json"))]
+    found = {(net, framework): [] for net in script.EXPERIMENTS for framework in ("torch", "jittor")}
+    for path in sorted(script.OUT.glob("*/lab.json")):
+        args, result, log = _run(path.parent)
+        found[args["options"]["net"], args["framework"]].append(
+            (args, result, log, json.loads(path.read_text())["jobs"]))
+    return found
 
 
 def lab_means() -> str:
     """What the lab reports say, and the mean accuracies of both frameworks."""
     import lab as script
-    body = []
+    runs, body = _lab_runs(), []
     for net, experiment in script.EXPERIMENTS.items():
-        found = {framework: [result["test_acc"] for result, args, *_ in _lab_runs()
-                             if (args["options"]["net"], args["framework"]) == (net, framework)]
-                 for framework in ("torch", "jittor")}
-        cells = [f"{statistics.fmean(values):.1%}" if values else "not run yet" for values in found.values()]
-        body.append([f"`{net}`", "CIFAR-10" if experiment.report == "000" else "MNIST",
-                     f"{experiment.accuracy:.1%}", *cells])
+        accuracies = ([result["test_acc"] for _, result, *_ in runs[net, framework]]
+                      for framework in ("torch", "jittor"))
+        body.append([f"`{net}`", "CIFAR-10" if experiment.report == "000" else "MNIST", f"{experiment.accuracy:.1%}",
+                     *(f"{statistics.fmean(values):.1%}" if values else "not run yet" for values in accuracies)])
     return table(["net", "data", "reported", "PyTorch", "Jittor"], body)
 
 
@@ -296,35 +301,29 @@ def convergence() -> str:
     """Per net of the lab report on CIFAR-10: the epochs after which the validation images reach an accuracy."""
     import lab as script
     targets, body = (0.5, 0.6, 0.7, 0.75, 0.8), []
-    for net, experiment in script.EXPERIMENTS.items():
-        for framework in ("torch", "jittor"):
-            logs = [log for _, args, log, _ in _lab_runs()
-                    if (args["options"]["net"], args["framework"]) == (net, framework)]
-            if logs and experiment.report == "000":
-                first = [[next((row["epoch"] for row in log if float(row["val_acc"]) >= target), "-")
-                          for log in logs] for target in targets]
-                body.append([f"`{net}`", framework, *map(" ".join, first)])
+    for (net, framework), runs in _lab_runs().items():
+        if runs and script.EXPERIMENTS[net].report == "000":
+            first = ([next((row["epoch"] for row in log if float(row["val_acc"]) >= target), "-")
+                      for _, _, log, _ in runs] for target in targets)
+            body.append([f"`{net}`", framework, *map(" ".join, first)])
     return table(["net", "framework", *(f"{target:.0%}" for target in targets)], body)
 
 
 def lab() -> str:
     """Per net of a lab report: what it reported, and what both frameworks reach here."""
     import lab as script
-    runs = _lab_runs()
-    body, machines = [], {}
+    runs, body, machines = _lab_runs(), [], {}
     for net, experiment in script.EXPERIMENTS.items():
-        own = [run for run in runs if run[1]["options"]["net"] == net]
         cells = []
         for framework in ("torch", "jittor"):
-            found = [run for run in own if run[1]["framework"] == framework]
-            accuracies = [result["test_acc"] for result, *_ in found]
-            seconds = [float(row["seconds"]) for _, _, log, kept in found if kept["jobs"] == 1
-                       for row in log[1:]]
-            cells.append(" ".join(f"{accuracy:.2%}" for accuracy in accuracies) or "not run yet")
+            found = runs[net, framework]
+            seconds = [float(row["seconds"]) for _, _, log, jobs in found if jobs == 1 for row in log[1:]]
+            cells.append(" ".join(f"{result['test_acc']:.2%}" for _, result, *_ in found) or "not run yet")
             cells.append(f"{min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "")
-        for _, args, *_ in own:
-            where = f"{args['precision']}, {args['device']}: {args.get('gpu') or args['cpu']}, {args['cores']} cores"
-            machines.setdefault(where, set()).add(f"`{net}`")
+            for args, *_ in found:
+                where = (f"{args['precision']}, {args['device']}: {args.get('gpu') or args['cpu']}, "
+                         f"{args['cores']} cores")
+                machines.setdefault(where, set()).add(f"`{net}`")
         body.append([experiment.report, f"`{net}`", f"{experiment.accuracy:.1%}", f"`{experiment.options}`",
                      cells[0], cells[2], cells[1], cells[3]])
     said = " ".join(f"{', '.join(sorted(nets))}: {where}." for where, nets in machines.items())

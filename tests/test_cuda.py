@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jt_models import runtime
+from jt_models import diagnosis, runtime
 from jt_models.cuda import overlay
 from jt_models.cuda.overlay import Unsuitable
 
@@ -138,12 +138,12 @@ def test_the_machine_decides(machine, monkeypatch):
     found = runtime._choose_device()
     assert found.startswith("1 NVIDIA GPU(s), CUDA 13.0 by way of ") and os.environ["use_nccl"] == "1"
     assert Path(os.environ["nvcc_path"]).is_file() and cache in Path(os.environ["nvcc_path"]).parents
-    assert runtime._cuda_case(str(nvcc)) == (f"{nvcc}, release 13.0, with an overlay of our own", None)
+    assert diagnosis._cuda_case(str(nvcc)) == (f"{nvcc}, release 13.0, with an overlay of our own", None)
     monkeypatch.delenv("nvcc_path")
     monkeypatch.setattr(overlay, "wheels", lambda: [])
     assert runtime._choose_device().startswith("CPU (neither ")
     assert os.environ["nvcc_path"] == ""
-    finding, remedy = runtime._cuda_case(str(nvcc))
+    finding, remedy = diagnosis._cuda_case(str(nvcc))
     assert finding.endswith("Jittor runs on the CPU") and "pip install torch" in remedy
 
 

@@ -49,7 +49,8 @@ def image(*shape, seed=0):
 @drawn
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), dim=st.integers(0, 3))
 def test_concat(sizes, dim):
-    parts = [image(*([2, 3, 4, 2][:dim] + [size] + [2, 3, 4, 2][dim + 1:]), seed=i) for i, size in enumerate(sizes)]
+    shape = [2, 3, 4, 2]
+    parts = [image(*shape[:dim], size, *shape[dim + 1:], seed=i) for i, size in enumerate(sizes)]
     ours, theirs = (run(lambda *v: function(v, dim), *parts) for run, function in
                     ((run_jittor, layers.concat), (run_torch, torch.concat)))
     for a, b in zip(ours, theirs):

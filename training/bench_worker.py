@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
     if argv == ["limits"]:
         return answer(limits())
     column, net, size, batch_size = argv
-    importlib.import_module({"torch": "torch", "jittor": "jt_models"}[COLUMNS[column][0]])
+    importlib.import_module(options.ZOOS[COLUMNS[column][0]])
     sys.stdin.readline()
     work = Work(column, net, int(size), int(batch_size))
     answer({"first_step": work.first, "environment": work.engine.environment()})
