@@ -94,10 +94,16 @@ class Engine:
 
     def outputs(self, split, batches):
         self.set_training(self.net, False)
+        waiting = []
         with self.jt.no_grad():
             for batch in batches:
                 x, y = self.inputs(split, batch)
-                yield self.net(x).numpy(), y.numpy()
+                waiting.append((self.net(x), y))
+                self.jt.sync(list(waiting[-1]))  # a GPU computes it while the next batch is prepared
+                if len(waiting) == 2:
+                    yield tuple(v.numpy() for v in waiting.pop(0))
+            for rest in waiting:
+                yield tuple(v.numpy() for v in rest)
         self.set_training(self.net)
 
     def _follow(self):

@@ -22,8 +22,7 @@ def total(x: jt.Var, axes):
 
 
 def spread(v: jt.Var, x: jt.Var):
-    """v [C] as large as x [N, C, ...]. Its gradient is summed as `total` does: Jittor's own sum over all axes but the
-    second also takes 4 of a VGG-16's 19 ms a step on an H200 (images of 32x32, batch 128), for biases alone."""
+    """v [C] as large as x [N, C, ...]; its gradient is summed as `total` does."""
     for axis in range(x.ndim):
         if axis != 1:
             v = v.broadcast(x.shape[:max(axis + 1, 2)], [axis])

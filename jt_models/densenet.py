@@ -53,10 +53,9 @@ class DenseBlock(nn.Module):
             self.add_module(f"denselayer{i + 1}", DenseLayer(channels + i * growth, growth))
 
     def execute(self, x):
-        features = [x]
         for layer in self.children():
-            features.append(layer(nn.concat(features, 1)))
-        return nn.concat(features, 1)
+            x = nn.concat((x, layer(x)), 1)
+        return x
 
 
 def transition(channels):

@@ -1,4 +1,4 @@
-"""Compiled operations of our own, where those that Jittor generates lose time and digits."""
+"""Compiled operations of our own for a CPU, where those that Jittor generates lose time and digits."""
 from __future__ import annotations
 
 import jittor as jt
@@ -86,72 +86,6 @@ class BatchNorm(jt.Function):
     def _code(self, source, shapes, x, *others):
         return jt.code(shapes, [x.dtype] * 3, [x, *others], cpu_header=_SUM,
                        cpu_src=source.replace("EPS", repr(float(self.eps))))
-
-
-_CUDNN = """
-#include <cudnn.h>
-#include "helper_cuda.h"
-namespace jittor { extern cudnnHandle_t cudnn_handle; }
-static void done(cudnnStatus_t status) {
-    CHECK(status == CUDNN_STATUS_SUCCESS) << "cuDNN: " << cudnnGetErrorString(status);
-}
-"""
-_DESCRIBED = """
-    const auto mode = CUDNN_BATCHNORM_SPATIAL;
-    const float one = 1, zero = 0;
-    cudnnTensorDescriptor_t images, channels;
-    done(cudnnCreateTensorDescriptor(&images));
-    done(cudnnCreateTensorDescriptor(&channels));
-    done(cudnnSetTensor4dDescriptor(images, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT,
-                                     in0_shape0, in0_shape1, in0_shape2, in0_shape3));
-    done(cudnnDeriveBNTensorDescriptor(channels, images, mode));
-"""
-_RELEASED = """
-    done(cudnnDestroyTensorDescriptor(images));
-    done(cudnnDestroyTensorDescriptor(channels));
-"""
-_FORWARD_CUDNN = _DESCRIBED + """
-    // cuDNN moves the running statistics where they are, and those in the graph must stay as they were.
-    checkCudaErrors(cudaMemcpyAsync(out1_p, in3_p, in3->size, cudaMemcpyDeviceToDevice, 0));
-    checkCudaErrors(cudaMemcpyAsync(out2_p, in4_p, in4->size, cudaMemcpyDeviceToDevice, 0));
-    done(cudnnBatchNormalizationForwardTraining(cudnn_handle, mode, &one, &zero, images, in0_p, images, out0_p,
-        channels, in1_p, in2_p, MOMENTUM, out1_p, out2_p, EPS, out3_p, out4_p));
-""" + _RELEASED
-_BACKWARD_CUDNN = _DESCRIBED + """
-    done(cudnnBatchNormalizationBackward(cudnn_handle, mode, &one, &zero, &one, &zero, images, in0_p,
-        images, in1_p, images, out0_p, channels, in4_p, out1_p, out2_p, EPS, in2_p, in3_p));
-""" + _RELEASED
-
-
-class CudnnBatchNorm(jt.Function):
-    """As BatchNorm, of float32 on a GPU by cuDNN, as PyTorch's.
-
-    Attributes:
-        running: ([C], [C]), the running mean and the (unbiased) running variance after this batch.
-    """
-
-    def __init__(self, eps: float, momentum: float):
-        self.eps, self.momentum = eps, momentum
-
-    def execute(self, x, weight, bias, mean, variance):
-        shapes = [x.shape] + [weight.shape] * 4
-        y, *self.running, self.mean, self.inverse = self._code(
-            _FORWARD_CUDNN, shapes, x, weight, bias, mean, variance)
-        self.inputs = x, weight
-        return y
-
-    def grad(self, g):
-        x, weight = self.inputs
-        shapes = [x.shape, weight.shape, weight.shape]
-        return (*self._code(_BACKWARD_CUDNN, shapes, x, g, self.mean, self.inverse, weight), None, None)
-
-    def _code(self, source, shapes, *inputs):
-        for name, value in (("EPS", self.eps), ("MOMENTUM", self.momentum)):
-            source = source.replace(name, repr(float(value)))
-        # Linked, for in the process cuDNN 9's parts may be found before the whole, whose handle Jittor has.
-        with jt.flag_scope(compile_options={f'FLAGS: -L"{jt.compiler.cuda_lib}" -lcudnn ': 1}):
-            return jt.code(shapes, ["float32"] * len(shapes), list(inputs), cuda_header=_CUDNN,
-                           cuda_src=source)
 
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
-
 import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
-from . import init, kernels
+from . import cudnn, init, kernels
 from .arithmetic import constant, spread
+from .concatenation import Concat
+from .convolution import Convolution
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
                       max_pool2d)
@@ -28,26 +28,20 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv
            "set_training", "sigmoid", "stock", "synchronised"]
 
 
-class _Concat(jt.Function):
-    def __init__(self, dim):
-        self.dim = dim
-
-    def execute(self, *parts):
-        self.sizes = [part.shape[self.dim] for part in parts]
-        return jt.concat(parts, self.dim)
-
-    def grad(self, g):
-        ends = np.cumsum(self.sizes).tolist()
-        return tuple(g[(slice(None),) * self.dim + (slice(end - size, end),)]
-                     for size, end in zip(self.sizes, ends))
-
-
 def concat(parts, dim):
     """`parts` (Vars of one dtype, alike in all other dimensions) one after the other along `dim` >= 0.
 
-    Values and gradients are jt.concat's, which in the backward pass copies the whole gradient for every part.
+    Values and gradients are jt.concat's, which is an operation for every part, and in the backward pass copies the
+    whole gradient for each.
+
+    Raises:
+        ValueError: parts that do not fit.
     """
-    return _Concat(dim)(*parts)
+    others = {(str(part.dtype), *part.shape[:dim], *part.shape[dim + 1:]) for part in parts}
+    if len(others) != 1 or dim >= parts[0].ndim:
+        raise ValueError(f"cannot concatenate {', '.join(f'{part.dtype} {list(part.shape)}' for part in parts)} "
+                         f"along dimension {dim}")
+    return Concat(dim)(*parts)
 
 
 def set_training(module: Module, mode: bool = True) -> Module:
@@ -83,7 +77,8 @@ class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
     On a CPU, with a 1x1 kernel it is one matrix product: Jittor's oneDNN 2.2 takes up to fifteen times as
-    long for small images, and also for large ones never less. A depthwise one has a kernel of our own.
+    long for small images, and also for large ones never less. A depthwise one has a kernel of our own there.
+    On a GPU see `convolution`.
 
     Raises:
         ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.
@@ -98,13 +93,17 @@ class Conv2d(nn.Conv2d):
             raise ValueError(f"{x.shape[2]}x{x.shape[3]} pixels with a padding of {self.padding} are less "
                              f"than the {reach[0]}x{reach[1]} that the kernel covers")
         y = self._convolved(x)
-        return y if self.bias is None else y + spread(self.bias, y)
+        if self.bias is None:
+            return y
+        if jt.flags.use_cuda and y.dtype == "float32":
+            return cudnn.Bias()(y, self.bias)
+        return y + spread(self.bias, y)
 
     def _convolved(self, x):
         depthwise = self.groups == self.in_channels == self.out_channels > 1
         if jt.flags.use_cuda:
-            if hasattr(self, "depthwise_conv"):  # if the net was built for a GPU
-                return self.depthwise_conv(x, self.weight)
+            if x.dtype == "float32":
+                return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
         elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
             return self._product(x)
         elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import jittor as jt
 from jittor.nn import Module
 
-from . import init, kernels
+from . import cudnn, init, kernels
 from .arithmetic import constant, spread, total
 
 
@@ -40,6 +40,9 @@ class BatchNorm(Module):
         if x.ndim != len(self.axes) + 1 or x.shape[1] != self.num_features:
             wanted = ", ".join(["N", str(self.num_features), "H", "W"][:len(self.axes) + 1])
             raise ValueError(f"this {type(self).__name__} takes [{wanted}], not {list(x.shape)}")
+        by_cudnn = self._has_kernel(x) and jt.flags.use_cuda
+        if not self.training and by_cudnn:
+            return cudnn.FixedBatchNorm(self.eps)(x, self.weight, self.bias, self.running_mean, self.running_var)
         if not self.training:
             scale = self.weight / jt.sqrt(self.running_var + constant(self.eps, x))
             shift = self.bias - self.running_mean * scale
@@ -50,8 +53,8 @@ class BatchNorm(Module):
         elif count == 1:
             raise ValueError("expected more than 1 value per channel when training, "
                              f"got input size {list(x.shape)}")
-        if self._has_kernel(x) and jt.flags.use_cuda:
-            norm = kernels.CudnnBatchNorm(self.eps, self.momentum)
+        if by_cudnn:
+            norm = cudnn.BatchNorm(self.eps, self.momentum)
             y = norm(x, self.weight, self.bias, self.running_mean, self.running_var)
             self._count(*norm.running)
             return y

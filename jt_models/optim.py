@@ -6,6 +6,7 @@ counts backward calls as steps, its AdamW has no default weight decay, and all t
 """
 from __future__ import annotations
 
+import functools
 import math
 
 import jittor as jt
@@ -64,42 +65,59 @@ class _Optimizer(jt.optim.Optimizer):
             options = {name: group.get(name, value) for name, value in self.options.items()}
             options["lr"] = group.get("lr", self.lr)
             states = [group[name] for name in self.state]
-            for p, g, *state in zip(group["params"], group["grads"], *states):
-                if not p.is_stop_grad():
-                    self.update(p, g, *state, **options)
+            self.update_all([row for row in zip(group["params"], group["grads"], *states)
+                             if not row[0].is_stop_grad()], **options)
         self.post_step()
+
+    def update_all(self, rows, **options):
+        """Update each parameter of `rows`, (parameter, gradient, *state)."""
+        for row in rows:
+            self.update(*row, **options)
 
 
 # In PyTorch's order of operations. The options are data of a call, not text of the source: another rate compiles
 # nothing. The old momentum counts `carried` times in the new one, the gradient `fresh` times.
-_SGD = """
-    const in0_type rate = data["rate"], momentum = data["momentum"], carried = data["carried"],
-                   fresh = data["fresh"], decay = data["decay"];
-    const bool nesterov = data["nesterov"];
-    const int64_t count = in0->num;
+_SGD_HEADER = """
+template <class T> struct Options { T rate, momentum, carried, fresh, decay; bool nesterov; };
+template <class T> WHERE void update(int64_t i, const T* p, const T* g, const T* m, T* q, T* n, const Options<T>& o) {
+    const T slope = o.decay == 0 ? g[i] : g[i] + o.decay * p[i];
+    const T mean = o.carried * m[i] + o.fresh * slope;
+    n[i] = mean;
+    q[i] = p[i] - o.rate * (o.nesterov ? slope + o.momentum * mean : mean);
+}
 """
-_SGD_ELEMENT = """
-        const in0_type slope = decay == 0 ? in1_p[i] : in1_p[i] + decay * in0_p[i];
-        const in0_type mean = carried * in2_p[i] + fresh * slope;
-        out1_p[i] = mean;
-        out0_p[i] = in0_p[i] - rate * (nesterov ? slope + momentum * mean : mean);
+_SGD_OPTIONS = """
+    const Options<in0_type> o = {(in0_type)data["rate"], (in0_type)data["momentum"], (in0_type)data["carried"],
+                                 (in0_type)data["fresh"], (in0_type)data["decay"], (bool)data["nesterov"]};
 """
-_SGD_CPU = _SGD + """
-    #pragma omp parallel for simd if (parallel: count > 32768)
-    for (int64_t i = 0; i < count; i++) {""" + _SGD_ELEMENT + """
-    }
+_SGD_CPU = _SGD_OPTIONS + """
+    auto parameter = [&](int64_t count, auto p, auto g, auto m, auto q, auto n) {
+        #pragma omp parallel for simd if (parallel: count > 32768)
+        for (int64_t i = 0; i < count; i++) update<in0_type>(i, p, g, m, q, n, o);
+    };
 """
-_SGD_CUDA = """
-    __global__ static void update(@ARGS_DEF, int64_t count, in0_type rate, in0_type momentum, in0_type carried,
-                                  in0_type fresh, in0_type decay, bool nesterov) {
-        for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += blockDim.x * gridDim.x) {
-""" + _SGD_ELEMENT + """
-        }
-    }
-""" + _SGD + """
-    update<<<std::min<int64_t>((count - 1) / 256 + 1, 4096), 256>>>(
-        @ARGS, count, rate, momentum, carried, fresh, decay, nesterov);
+_SGD_KERNEL = """
+template <class T> __global__ void updates(int64_t count, const T* p, const T* g, const T* m, T* q, T* n, Options<T> o) {
+    for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += blockDim.x * gridDim.x)
+        update(i, p, g, m, q, n, o);
+}
 """
+_SGD_CUDA = _SGD_OPTIONS + """
+    auto parameter = [&](int64_t count, auto p, auto g, auto m, auto q, auto n) {
+        updates<in0_type><<<std::min<int64_t>((count - 1) / 256 + 1, 4096), 256>>>(count, p, g, m, q, n, o);
+    };
+"""
+_SGD_WHERE = {"cpu": (_SGD_HEADER.replace("WHERE", "static inline"), _SGD_CPU),
+              "cuda": (_SGD_HEADER.replace("WHERE", "static __device__") + _SGD_KERNEL, _SGD_CUDA)}
+
+
+@functools.lru_cache
+def _sgd(place: str, count: int) -> dict[str, str]:
+    """The source of one operation for so many parameters, as options of jt.code."""
+    header, source = _SGD_WHERE[place]
+    calls = (f"parameter(in{3 * i}->num, in{3 * i}_p, in{3 * i + 1}_p, in{3 * i + 2}_p, out{2 * i}_p, out{2 * i + 1}_p);"
+             for i in range(count))
+    return {f"{place}_header": header, f"{place}_src": source + "\n".join(calls)}
 
 
 class SGD(_Optimizer):
@@ -116,16 +134,32 @@ class SGD(_Optimizer):
         super().__init__(params, lr, momentum=momentum, dampening=dampening,
                          weight_decay=weight_decay, nesterov=nesterov)
 
-    def update(self, p, g, buffer, lr, momentum, dampening, weight_decay, nesterov):
+    def update_all(self, rows, lr, momentum, dampening, weight_decay, nesterov):
         first = self.steps == 1 or not momentum
         options = {"rate": lr, "momentum": momentum, "carried": 0 if first else momentum,
                    "fresh": 1 if first else 1 - dampening, "decay": weight_decay, "nesterov": nesterov}
-        # One operation; written in Jittor it is fourteen a parameter, more than a small layer's own.
-        new, kept = jt.code([p.shape, p.shape], [p.dtype, p.dtype], [p, like(p, g), buffer], cpu_src=_SGD_CPU,
-                            cuda_src=_SGD_CUDA, data={name: float(value) for name, value in options.items()})
-        p.update(new)
-        if momentum:
-            buffer.update(kept)
+        data = {name: float(value) for name, value in options.items()}
+        # Written in Jittor an update is fourteen operations a parameter, more than a small layer's own. Eight of a kind
+        # share an operation; what is left over goes alone, so that no net has to compile for its own number.
+        kinds = {}
+        for row in rows:
+            kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
+        for kind in kinds.values():
+            while kind:
+                size = 8 if len(kind) >= 8 else 1
+                self._update_together(kind[:size], data)
+                kind = kind[size:]
+
+    @staticmethod
+    def _update_together(rows, data):
+        inputs = [v for p, g, buffer in rows for v in (p, like(p, g), buffer)]
+        shapes = [p.shape for p, *_ in rows for _ in range(2)]
+        place = "cuda" if jt.flags.use_cuda else "cpu"
+        made = jt.code(shapes, [inputs[0].dtype] * len(shapes), inputs, data=data, **_sgd(place, len(rows)))
+        for (p, _, buffer), new, kept in zip(rows, made[::2], made[1::2]):
+            p.update(new)
+            if data["momentum"]:
+                buffer.update(kept)
 
 
 class Adam(_Optimizer):

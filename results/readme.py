@@ -187,12 +187,12 @@ def gpu_precision() -> str:
     for setting, entry in data.items():
         for row in entry["rows"]:
             flag = f", `use_tensorcore={row['use_tensorcore']}`" if row["use_tensorcore"] else ""
-            for framework in ("torch", "jittor"):
+            for framework in ("torch", "jittor", *(["jt_models"] if "jt_models" in row else [])):
                 if framework in row:
                     cells = [f"{error:.2g}" if error < 100 else f"{error:.0f}" for error in row[framework].values()]
                 else:
                     cells = [row["failure"], "", "", ""]
-                body.append([setting, row["dtype"], framework + flag * (framework == "jittor"), *cells])
+                body.append([setting, row["dtype"], framework + flag * (framework != "torch"), *cells])
     names = list(next(iter(data.values()))["rows"][0]["torch"])
     return table(["", "dtype", "framework", *names], body) + (
         f"\n\n`python results/gpu/precision.py`, with and without `NVIDIA_TF32_OVERRIDE=0`: {_gpu(entry)}, "
@@ -202,57 +202,67 @@ def gpu_precision() -> str:
 def gpu_matrix() -> str:
     """Per net the verdict and the check that used the most of its budget, in float32 on the GPU."""
     data = json.loads((GPU / "matrix.json").read_text())
-    body = [[f"`{row['net']}`", _verdict(row), _nearest(row, "numerics"), f"{row['seconds']:.0f} s"] for row in data]
+    body = [[f"`{row['net']}`", _verdict(row), _nearest(row, "numerics"), f"{row['seconds']:.0f} s",
+             row["run"]["began"][:16]] for row in data]
     passed = sum(row["passed"] for row in data)
     where = data[0]["environment"]
-    return table(["net", "verdict", "nearest to its budget", "time"], body) + (
+    return table(["net", "verdict", "nearest to its budget", "time", "judged (UTC)"], body) + (
         f"\n\n{passed} of {len(data)} nets pass. TF32 is forbidden; {_gpu(where)}; seed {where['seed']}.")
 
 
 def gpu_speed() -> str:
-    """Per precision, net and column: the times of a training step and of an evaluation, and the memory."""
-    from training.bench_worker import COLUMNS
-    from training.benchmark import HEADER, Row, table as figures
-    shown = []
-    for path in sorted((GPU / "bench").rglob("*.json")):
-        data = json.loads(path.read_text())
-        found = [dict(zip(HEADER, row)) for row in
-                 figures([Row(**row) for row in data["rows"]], data["limits"]["flops"])]
-        body = []
-        for case in dict.fromkeys((row["net"], row["image_size"], row["batch_size"]) for row in found):
-            for column in COLUMNS:
-                own = {row["phase"]: row for row in found if row["column"] == column
-                       and (row["net"], row["image_size"], row["batch_size"]) == case}
-                if not own:
-                    continue
-                cells = [f"{1e3 * own[phase]['seconds']:.1f} ms, {own[phase]['ratio']:.2f}x "
-                         f"({own[phase]['ratio_min']:.2f} to {own[phase]['ratio_max']:.2f})"
-                         for phase in ("train", "evaluate")]
-                body.append([f"`{case[0]}`", f"{case[2]} of {case[1]}x{case[1]}", column, *cells,
-                             f"{own['train']['peak_memory_mb']:.0f} MB"])
-        shown.append(f"{data['precision'].capitalize()}; `{data['command']}`, seed {data['seed']}; "
-                     f"{_gpu({**data, 'gpu': data['limits']['gpu']})}; "
-                     f"{data['limits']['flops'] / 1e12:.0f} TFLOP/s in a matrix product, "
-                     f"{data['limits']['bytes'] / 1e12:.1f} TB/s in a copy.\n\n" + table(
-                         ["net", "images", "column", "training step (images/s against PyTorch's)", "evaluation",
-                          "memory"], body))
-    return "\n\n".join(shown)
+    """`_speeds` of all runs on a GPU."""
+    return "\n\n".join(_speeds(path) for path in sorted((GPU / "bench").rglob("*.json")))
+
+
+def cpu_speed() -> str:
+    """`_speeds` of all runs on a CPU."""
+    return "\n\n".join(_speeds(path) for path in sorted((ROOT / "results" / "bench").rglob("*.json")))
+
+
+def _speeds(path: Path) -> str:
+    """Per net and batch size of a run of bench.py: PyTorch in its faster layout, Jittor's share of that, memory."""
+    from training.benchmark import HEADER, PHASES, REFERENCES, Row, table as figures
+    data = json.loads(path.read_text())
+    found: dict[tuple, dict] = {}
+    for values in figures([Row(**row) for row in data["rows"]], data["limits"]["flops"]):
+        row = dict(zip(HEADER, values))
+        found.setdefault((row["net"], row["batch_size"], row["image_size"]), {})[row["column"], row["phase"]] = row
+    others = [name for name in dict.fromkeys(name for case in found.values() for name, _ in case)
+              if name not in REFERENCES]
+    body = []
+    for (net, batch_size, side), case in found.items():
+        cells, best = [], {phase: min((case[name, phase] for name in REFERENCES if (name, phase) in case),
+                                      key=lambda row: row["seconds"]) for phase in PHASES}
+        for phase in PHASES:
+            cells.append(f"{1e3 * best[phase]['seconds']:.3g} ms")
+            cells += [f"{row['ratio']:.2f}x ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+                      for row in (case[name, phase] for name in others)]
+        memory = [case[name, "train"]["peak_memory_mb"] for name in others]
+        body.append([f"`{net}`", f"{batch_size} of {side}x{side}", *cells, f"{best['train']['peak_memory_mb']:.0f} MB",
+                     *(f"{used / best['train']['peak_memory_mb']:.2f}x" for used in memory)])
+    limits = data["limits"]
+    machine = (f"{_gpu({**data, 'gpu': limits['gpu']})}; {limits['flops'] / 1e12:.0f} TFLOP/s in a matrix product, "
+               f"{limits['bytes'] / 1e12:.1f} TB/s in a copy" if limits["gpu"] else
+               f"{_machine(data)}; {limits['flops'] / 1e9:.0f} GFLOP/s in a matrix product, "
+               f"{limits['bytes'] / 1e9:.0f} GB/s in a copy")
+    return table(["net", "images", "PyTorch's step", *others, "its evaluation", *others, "its memory", *others], body) + (
+        f"\n\n{data['precision'].capitalize()}; `{data['command']}`, seed {data['seed']}; {machine}.")
 
 
 def gpu_profile() -> str:
     """Per net: a step of both frameworks, and where it goes."""
-    found = {(row["net"], row["framework"]): row for row in json.loads((GPU / "profile.json").read_text())}
+    found = {(row["net"], row["framework"]): row for row in json.loads((GPU / "steps.json").read_text())}
+    kinds = list(next(iter(found.values()))["kinds_ms"])
     body = []
     for net in dict.fromkeys(net for net, _ in found):
         ours, theirs = found[net, "jittor"], found[net, "torch"]
-        shares = [sum(ms for name, _, ms in ours["operations"] if all(part in name for part in parts))
-                  for parts in (("cudnn_conv",), ("opkey0:reduce", "OP:add", "DIM=4"))]
         body.append([f"`{net}`", f"{theirs['step_ms']:.1f} ms", f"{theirs['operations_ms']:.1f} ms",
-                     f"{ours['step_ms']:.1f} ms", *(f"{share:.1f} ms" for share in shares)])
+                     f"{ours['step_ms']:.1f} ms", *(f"{ours['kinds_ms'][kind]:.1f} ms" for kind in kinds)])
     row = next(iter(found.values()))
-    return table(["net", "PyTorch's step", "of it its kernels", "Jittor's step", "its convolutions, one by one",
-                  "its sums for biases, one by one"], body) + (
-        f"\n\n`python results/gpu/profile.py`, 128 images of 32x32, {row['precision']}, TF32 forbidden; {row['gpu']}.")
+    return table(["net", "PyTorch's step", "of it its kernels", "Jittor's step", *(f"{kind}" for kind in kinds)],
+                 body) + (f"\n\n`python results/gpu/steps.py`, 128 images of 32x32, {row['precision']}, TF32 forbidden; "
+                          f"{row['gpu']}.")
 
 
 def gpu_training() -> str:
@@ -289,7 +299,7 @@ def lab_means() -> str:
     """What the lab reports say, and the mean accuracies of both frameworks."""
     import lab as script
     runs, body = _lab_runs(), []
-    for net, experiment in script.EXPERIMENTS.items():
+    for net, experiment in script.reported().items():
         accuracies = ([result["test_acc"] for _, result, *_ in runs[net, framework]]
                       for framework in ("torch", "jittor"))
         body.append([f"`{net}`", "CIFAR-10" if experiment.report == "000" else "MNIST", f"{experiment.accuracy:.1%}",
@@ -298,11 +308,11 @@ def lab_means() -> str:
 
 
 def convergence() -> str:
-    """Per net of the lab report on CIFAR-10: the epochs after which the validation images reach an accuracy."""
+    """Per net on CIFAR-10: the epochs after which the validation images reach an accuracy."""
     import lab as script
     targets, body = (0.5, 0.6, 0.7, 0.75, 0.8), []
     for (net, framework), runs in _lab_runs().items():
-        if runs and script.EXPERIMENTS[net].report == "000":
+        if runs and "--dataset mnist" not in script.EXPERIMENTS[net].options:
             first = ([next((row["epoch"] for row in log if float(row["val_acc"]) >= target), "-")
                       for _, _, log, _ in runs] for target in targets)
             body.append([f"`{net}`", framework, *map(" ".join, first)])
@@ -313,7 +323,7 @@ def lab() -> str:
     """Per net of a lab report: what it reported, and what both frameworks reach here."""
     import lab as script
     runs, body, machines = _lab_runs(), [], {}
-    for net, experiment in script.EXPERIMENTS.items():
+    for net, experiment in script.reported().items():
         cells = []
         for framework in ("torch", "jittor"):
             found = runs[net, framework]
@@ -329,6 +339,19 @@ def lab() -> str:
     said = " ".join(f"{', '.join(sorted(nets))}: {where}." for where, nets in machines.items())
     return table(["report", "net", "reported", "options", "PyTorch, each seed", "Jittor, each seed",
                   "an epoch of PyTorch", "of Jittor"], body) + f"\n\n{said}"
+
+
+def controls() -> str:
+    """Per net of a picture of lab.py: the losses and accuracies after the last epoch."""
+    import lab as script
+    runs, body = _lab_runs(), []
+    for net in dict.fromkeys(net for nets in script.PICTURES.values() for net in nets):
+        for framework in ("torch", "jittor"):
+            for _, result, log, _ in runs[net, framework]:
+                last = log[-1]
+                body.append([f"`{net}`", framework, f"{float(last['train_loss']):.3f}", f"{float(last['train_acc']):.1%}",
+                             f"{float(last['val_acc']):.1%}", f"{result['test_acc']:.1%}"])
+    return table(["net", "framework", "training loss", "training accuracy", "validation accuracy", "test accuracy"], body)
 
 
 def _gpu(environment: dict) -> str:
@@ -384,7 +407,7 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_profile": gpu_profile, "gpu_training": gpu_training},
-    DOCS / "lab.md": {"lab": lab, "convergence": convergence},
+    DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

@@ -344,6 +344,27 @@ def test_optimizers_in_float64(rule, options):
             assert error(a.numpy(), b.detach().numpy()).worst < 1e-13
 
 
+def test_sgd_of_parameters_that_share_operations():
+    """Twenty of one kind, some of which no gradient reaches, beside others."""
+    shapes = [(5,)] * 20 + [(2, 3)] * 9 + [(2, 3, 1, 1)]
+    start = [image(*shape, seed=i) for i, shape in enumerate(shapes)]
+    options = dict(lr=0.1, momentum=0.9, weight_decay=0.01)
+    ours, theirs = [jt.array(a) for a in start], [torch.tensor(a, dtype=torch.float64) for a in start]
+    for i, p in enumerate(theirs):
+        if i % 7 == 3:
+            ours[i].stop_grad()
+        else:
+            p.requires_grad_()
+    trained = [p for p in theirs if p.requires_grad]
+    rules = optim.SGD(ours, **options), torch.optim.SGD(trained, **options)
+    for _ in range(3):
+        rules[0].step(sum((i + 1) * (p * p).sum() for i, p in enumerate(ours)) * 0.1)
+        rules[1].zero_grad()
+        (sum((i + 1) * (p * p).sum() for i, p in enumerate(theirs)) * 0.1).backward()
+        rules[1].step()
+    assert_close([p.numpy() for p in ours], [p.detach().numpy() for p in theirs])
+
+
 @pytest.mark.parametrize("limit", [0.5, 1e3])
 def test_gradients_are_clipped_as_torchs(limit):
     """The norm of all gradients together; 10^6 values in one of them, where one long sum would be off."""

@@ -53,10 +53,9 @@ class DenseBlock(nn.Module):
             self.add_module(f"denselayer{i + 1}", DenseLayer(channels + i * growth, growth))
 
     def forward(self, x):
-        features = [x]
         for layer in self.children():
-            features.append(layer(torch.concat(features, 1)))
-        return torch.concat(features, 1)
+            x = torch.concat((x, layer(x)), 1)
+        return x
 
 
 def transition(channels):

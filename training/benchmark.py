@@ -6,12 +6,15 @@ from round to round, so that what else the machine does hits all alike; a ratio 
 """
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .bench_worker import COLUMNS
@@ -79,23 +82,43 @@ class Row:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {phase: [] for phase in PHASES})
 
 
-def measure(net: str, image_size: int, macs: int, batch_size: int, columns: list[str], rounds: int,
-            batches: int) -> list[Row]:
-    """Measure a net in these columns, after a round that does not count. Raises UserError if one breaks."""
+def measured(cases: list[tuple[str, int, int, int]], columns: list[str], rounds: int, batches: int,
+             ahead: int) -> Iterator[list[Row]]:
+    """Measure each (net, image size, multiply-accumulates, batch size) in these columns.
+
+    Args:
+        ahead: of so many cases to come the processes import their framework while another case is measured, which
+            takes cores from it.
+
+    Raises:
+        UserError: a column breaks.
+    """
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(column, net, str(image_size), str(batch_size)))
-                   for column in columns]
-        # One after the other: Jittor compiles on all cores, and on a GPU both frameworks time algorithms first.
-        pairs = [(worker, Row(net, image_size, batch_size, column, macs, **worker.run("build", 1)))
-                 for worker, column in zip(workers, columns)]
-        for index in range(rounds + 1):
-            for phase in PHASES:
-                for worker, row in pairs[::1 if index % 2 else -1]:
-                    got = worker.run(phase, batches)
-                    if index:
-                        row.seconds[phase].append(got["seconds"] / batches)
-                    row.peak_memory_mb = got["peak_memory_mb"]
-        return [row for _, row in pairs]
+        def started(case):
+            net, size, _, batch_size = case
+            own = stack.enter_context(contextlib.ExitStack())
+            return own, [own.enter_context(Worker(column, net, str(size), str(batch_size))) for column in columns]
+
+        coming, queue = map(started, cases), collections.deque()
+        for net, size, macs, batch_size in cases:
+            queue.extend(itertools.islice(coming, 1 + ahead - len(queue)))
+            own, workers = queue.popleft()
+            with own:
+                # One after the other: Jittor compiles on all cores, and on a GPU both frameworks time algorithms first.
+                pairs = [(worker, Row(net, size, batch_size, column, macs, **worker.run("build", 1)))
+                         for worker, column in zip(workers, columns)]
+                _take_turns(pairs, rounds, batches)
+            yield [row for _, row in pairs]
+
+
+def _take_turns(pairs: list[tuple[Worker, Row]], rounds: int, batches: int) -> None:
+    for index in range(rounds + 1):  # the first does not count
+        for phase in PHASES:
+            for worker, row in pairs[::1 if index % 2 else -1]:
+                got = worker.run(phase, batches)
+                if index:
+                    row.seconds[phase].append(got["seconds"] / batches)
+                row.peak_memory_mb = got["peak_memory_mb"]
 
 
 def limits() -> dict:

@@ -1,5 +1,6 @@
 // Stands for one of CUDA's libraries on a machine without a GPU: memory is the host's, nothing is computed. What is
 // not written here is generated as a function that returns success (see compile.py).
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -108,6 +109,13 @@ static int find(int* count, Found* found) { *count = 1; *found = {1, 0, 1.f, 0, 
 CONVOLUTION(Forward)
 CONVOLUTION(BackwardData)
 CONVOLUTION(BackwardFilter)
+CALL int cudnnBackendCreateDescriptor(int, void** descriptor) { return object(descriptor); }
+CALL int cudnnBackendDestroyDescriptor(void* descriptor) { free(descriptor); return 0; }
+CALL int cudnnBackendGetAttribute(void*, int, int type, int64_t, int64_t* count, void* values) {
+    *count = type != 11;  // CUDNN_TYPE_NUMERICAL_NOTE: one engine, of which nothing is to be noted
+    if (type == 3) memset(values, 0, sizeof(int64_t));  // CUDNN_TYPE_INT64
+    return 0;
+}
 CALL int cudnnCreate(void** handle) { return object(handle); }
 CALL size_t cudnnGetVersion() { return 91900; }
 CALL const char* cudnnGetErrorString(int) { return "none"; }

@@ -4,7 +4,8 @@
 
 The relative error, in units of float32's rounding (2^-24), of a convolution, of its gradients and of a matrix
 product, by dtype of the operands; or why it does not run. TF32, whose factors have ten bits, is off by some thousand
-units, float16 too, and bfloat16 by some ten thousand.
+units, float16 too, and bfloat16 by some ten thousand. "jittor" is Jittor's own convolution, "jt_models" ours, which
+takes float32 only.
 """
 import json
 import os
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 import jt_models  # noqa: E402,F401
 import jittor as jt  # noqa: E402
 import torch  # noqa: E402
+from jt_models.convolution import Convolution  # noqa: E402
 from parity.truth import U  # noqa: E402
 from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
@@ -42,9 +44,9 @@ def in_torch(count, device, dtype):
     return [v.detach().double().cpu().numpy() for v in (y, x.grad, w.grad, a @ b)]
 
 
-def in_jittor(count, dtype, tensorcore):
+def in_jittor(count, dtype, tensorcore, convolve=jt.nn.conv2d):
     x, w, g, a, b = (jt.array(v).cast(dtype) for v in (IMAGES[:count], KERNEL, WEIGHT[:count], A, B))
-    y = jt.nn.conv2d(x, w)
+    y = convolve(x, w)
     with jt.flag_scope(use_tensorcore=tensorcore):
         return [v.float32().numpy() for v in (y, *jt.grad((y * g).sum(), [x, w]), jt.matmul(a, b))]
 
@@ -66,6 +68,9 @@ def main() -> None:
         try:
             with jt.flag_scope(use_cuda=1):
                 row["jittor"] = errors(in_jittor(count, dtype, tensorcore), truths)
+                if dtype == "float32":
+                    row["jt_models"] = errors(in_jittor(count, dtype, tensorcore, Convolution((1, 1), (0, 0), (1, 1))),
+                                              truths)
         except Exception as error:  # whatever Jittor may raise
             reason = re.search(r"CUDNN_STATUS_\w+", str(error))
             row["failure"] = reason[0] if reason else f"{type(error).__name__}: {error}"[-300:]

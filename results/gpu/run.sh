@@ -33,7 +33,7 @@ done
 nets="resnet18 densenet mobilenet vgg16_bn googlenet se_resnet18 densenet121 resnet50 inception_v3 alexnet lenet_bn"
 part 90 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
 for framework in torch jittor; do
-    part 30 "$python" $out/profile.py $framework resnet18 densenet mobilenet vgg16_bn googlenet
+    part 30 "$python" $out/steps.py $framework resnet18 densenet mobilenet vgg16_bn googlenet
 done
 unset NVIDIA_TF32_OVERRIDE
 part 30 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench

@@ -1,6 +1,6 @@
 """Where a training step on a GPU spends its time: 128 images of 32x32, as bench.py's.
 
-    NVIDIA_TF32_OVERRIDE=0 python results/gpu/profile.py jittor|torch NET ...   rewrites rows of results/gpu/profile.json
+    NVIDIA_TF32_OVERRIDE=0 python results/gpu/steps.py jittor|torch NET ...   rewrites rows of results/gpu/steps.json
 
 `step_ms` is the least of three times five steps, without a profiler. The operations are those of the framework's own
 profiler, with their milliseconds a step; Jittor's waits for each, so that their sum may exceed the step.
@@ -15,8 +15,11 @@ sys.path.insert(0, str(ROOT))
 from training.bench_worker import Work  # noqa: E402
 from training.files import write_json  # noqa: E402
 
-FILE = Path(__file__).with_name("profile.json")
-STEPS, SHOWN = 5, 20
+FILE = Path(__file__).with_name("steps.json")
+STEPS, SHOWN, WIDTH = 5, 20, 300
+# Kind -> what the name of Jittor's operation holds, which is the source of a compiled one.
+KINDS = {"convolution": "convolve(", "BatchNorm": "cudnnBatchNormalization", "concatenation": "cudaMemcpy2DAsync",
+         "SGD": "nesterov", "other": ""}
 
 
 def jittor_operations(work: Work) -> list[tuple[str, float, float]]:
@@ -47,9 +50,13 @@ def main() -> None:
         operations = (jittor_operations if framework == "jittor" else torch_operations)(work)
         where = work.engine.environment()
         rows = [row for row in rows if (row["framework"], row["net"]) != (framework, net)]
+        kinds = dict.fromkeys(KINDS, 0.0)
+        for name, _, ms in operations:
+            kinds[next(kind for kind, part in KINDS.items() if part in name)] += ms
         rows.append({"framework": framework, "net": net, "gpu": where["gpu"], "precision": where["precision"],
                      "step_ms": 1e3 * step, "operations_ms": sum(row[2] for row in operations),
-                     "operations": operations[:SHOWN]})
+                     "kinds_ms": kinds if framework == "jittor" else {},
+                     "operations": [(name[:WIDTH], *times) for name, *times in operations[:SHOWN]]})
         print(f"{framework}, {net}: {1e3 * step:.1f} ms a step", flush=True)
         write_json(FILE, sorted(rows, key=lambda row: (row["net"], row["framework"])))
 

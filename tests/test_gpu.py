@@ -1,0 +1,79 @@
+"""Layers and SGD on a GPU against PyTorch's in float64 on the CPU. Without a GPU all of it is skipped."""
+import numpy as np
+import pytest
+import torch
+
+import jittor as jt
+from jt_models import layers, optim
+
+from test_layers import assert_close, image, run_jittor, run_torch
+
+F = torch.nn.functional
+pytestmark = pytest.mark.skipif(not jt.has_cuda, reason="no NVIDIA GPU that Jittor can use")
+
+
+@pytest.fixture(autouse=True)
+def on_the_gpu():
+    with jt.flag_scope(use_cuda=1):
+        yield
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm(training):
+    """Values, gradients and running statistics, in training and in evaluation."""
+    x, weight, bias, mean = image(4, 6, 5, 7) * 3 + 2, image(6, seed=2), image(6, seed=3), image(6, seed=4)
+    variance = np.square(image(6, seed=5)) + 0.1
+    layer = layers.set_training(layers.BatchNorm2d(6), training)
+    layer.running_mean.update(jt.array(mean))
+    layer.running_var.update(jt.array(variance))
+    running = [torch.tensor(v, dtype=torch.float64) for v in (mean, variance)]
+
+    def ours(x, weight, bias):
+        layer.weight, layer.bias = weight, bias
+        return layer(x)
+
+    assert_close(run_jittor(ours, x, weight, bias), run_torch(
+        lambda x, weight, bias: F.batch_norm(x, *running, weight, bias, training), x, weight, bias))
+    assert_close([v.numpy() for v in (layer.running_mean, layer.running_var)], [v.numpy() for v in running])
+
+
+@pytest.mark.parametrize("kernel, stride, padding, dilation, groups", [
+    (1, 1, 0, 1, 1), (3, 1, 1, 1, 1), (7, 2, 3, 1, 1), (3, 1, 2, 2, 1), (3, 1, 1, 1, 2),
+    (3, 1, 1, 1, 8), (5, 2, 0, 1, 8), (3, 1, 2, 2, 8)])
+def test_convolution(kernel, stride, padding, dilation, groups, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    layer = layers.Conv2d(8, 16, kernel, **options)
+
+    def ours(x, weight, bias):
+        layer.weight, layer.bias = weight, bias
+        return layer(x)
+
+    arrays = image(3, 8, 11, 13), image(16, 8 // groups, kernel, kernel, seed=2), image(16, seed=3)
+    assert_close(run_jittor(ours, *arrays), run_torch(lambda *v: F.conv2d(*v, **options), *arrays))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 3])
+def test_concat(dim):
+    shape = [3, 4, 5, 6]
+    parts = [image(*shape[:dim], size, *shape[dim + 1:], seed=size) for size in (1, 4, 2)]
+    for a, b in zip(run_jittor(lambda *v: layers.concat(v, dim), *parts),
+                    run_torch(lambda *v: torch.concat(v, dim), *parts)):
+        assert np.array_equal(a, b)
+
+
+def test_tanh_is_not_a_fast_one():
+    x = image(1000) * 2
+    assert_close(run_jittor(layers.Tanh(), x), run_torch(torch.tanh, x))
+
+
+def test_sgd():
+    options = dict(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+    ours, theirs = jt.array(image(5, 7)), torch.tensor(image(5, 7), dtype=torch.float64, requires_grad=True)
+    rules = optim.SGD([ours], **options), torch.optim.SGD([theirs], **options)
+    for _ in range(3):
+        rules[0].step((ours * ours * ours).sum())
+        rules[1].zero_grad()
+        (theirs ** 3).sum().backward()
+        rules[1].step()
+    assert_close([ours.numpy()], [theirs.detach().numpy()])
