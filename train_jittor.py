@@ -98,13 +98,17 @@ class Engine:
         with self.jt.no_grad():
             for batch in batches:
                 x, y = self.inputs(split, batch)
-                waiting.append((self.net(x), y))
-                self.jt.sync(list(waiting[-1]))  # a GPU computes it while the next batch is prepared
-                if len(waiting) == 2:
-                    yield tuple(v.numpy() for v in waiting.pop(0))
-            for rest in waiting:
-                yield tuple(v.numpy() for v in rest)
+                waiting.append([self.net(x), y])
+                self.jt.sync(waiting[-1])
+                if len(waiting) == 16:  # to read one is to wait for all that the GPU was given
+                    yield from self._read(waiting)
+            yield from self._read(waiting)
         self.set_training(self.net)
+
+    @staticmethod
+    def _read(waiting):
+        while waiting:
+            yield tuple(v.numpy() for v in waiting.pop(0))
 
     def _follow(self):
         parameters = list(self.trainable(self.net).values())

@@ -7,7 +7,7 @@ import jittor as jt
 
 # A row is all that lies behind one index of the dimensions before the one of the concatenation.
 _CPU = """
-    const int64_t rows = ROWS, whole = ALL->num / rows * sizeof(in0_type);
+    const int64_t rows = ROWS, whole = rows ? ALL->num / rows * sizeof(in0_type) : 0;
     #pragma omp parallel for if (parallel: rows * whole > 65536)
     for (int64_t row = 0; row < rows; row++) {
         char* place = (char*)ALL_p + row * whole;
@@ -21,9 +21,10 @@ _CPU = """
     }
 """
 _CUDA = """
-    const int64_t rows = ROWS, whole = ALL->num / rows * sizeof(in0_type);
+    const int64_t rows = ROWS, whole = rows ? ALL->num / rows * sizeof(in0_type) : 0;
     char* place = (char*)ALL_p;
     auto copy = [&](void* part, int64_t size) {
+        if (!rows) return;
         size = size / rows * sizeof(in0_type);
         checkCudaErrors(cudaMemcpy2DAsync(JOINS ? place : part, JOINS ? whole : size, JOINS ? part : place,
                                           JOINS ? size : whole, size, rows, cudaMemcpyDeviceToDevice, 0));

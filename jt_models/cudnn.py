@@ -5,7 +5,7 @@ import functools
 
 import jittor as jt
 
-from .arithmetic import spread, total
+from .arithmetic import like, spread, total
 
 _CUDNN = """
 #include <cudnn.h>
@@ -82,7 +82,7 @@ class BatchNorm(jt.Function):
         x, weight = self.inputs
         shapes = [x.shape, weight.shape, weight.shape]
         source = _filled(_BACKWARD_CUDNN, **self.values)
-        return (*_code(source, shapes, x, g, self.mean, self.inverse, weight), None, None)
+        return (*_code(source, shapes, x, like(x, g), self.mean, self.inverse, weight), None, None)
 
 
 class FixedBatchNorm(jt.Function):
@@ -97,6 +97,7 @@ class FixedBatchNorm(jt.Function):
 
     def grad(self, g):
         x, weight, mean, variance = self.inputs
+        g = like(x, g)
         inverse = 1 / jt.sqrt(variance + self.eps)
         normal = (x - spread(mean, x)) * spread(inverse, x)
         axes = [0, 2, 3]
@@ -113,8 +114,9 @@ class Bias(jt.Function):
     an H200 (images of 32x32, batch 128)."""
 
     def execute(self, y, bias):
-        self.shape = bias.shape
+        self.bias = bias
         return y + spread(bias, y)
 
     def grad(self, g):
-        return g, _code(_BIAS, [self.shape], g)[0]
+        g = like(self.bias, g)
+        return g, _code(_BIAS, [self.bias.shape], g)[0]

@@ -38,7 +38,7 @@ def concat(parts, dim):
         ValueError: parts that do not fit.
     """
     others = {(str(part.dtype), *part.shape[:dim], *part.shape[dim + 1:]) for part in parts}
-    if len(others) != 1 or dim >= parts[0].ndim:
+    if len(others) != 1 or not 0 <= dim < parts[0].ndim:
         raise ValueError(f"cannot concatenate {', '.join(f'{part.dtype} {list(part.shape)}' for part in parts)} "
                          f"along dimension {dim}")
     return Concat(dim)(*parts)
@@ -73,6 +73,10 @@ def stock(net: Module) -> Module:
     return net
 
 
+def _float32(*values) -> bool:
+    return all(v.dtype == "float32" for v in values)
+
+
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
@@ -95,14 +99,14 @@ class Conv2d(nn.Conv2d):
         y = self._convolved(x)
         if self.bias is None:
             return y
-        if jt.flags.use_cuda and y.dtype == "float32":
+        if jt.flags.use_cuda and _float32(y, self.bias):
             return cudnn.Bias()(y, self.bias)
         return y + spread(self.bias, y)
 
     def _convolved(self, x):
         depthwise = self.groups == self.in_channels == self.out_channels > 1
         if jt.flags.use_cuda:
-            if x.dtype == "float32":
+            if _float32(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
         elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
             return self._product(x)

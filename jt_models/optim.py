@@ -152,7 +152,7 @@ class SGD(_Optimizer):
 
     @staticmethod
     def _update_together(rows, data):
-        inputs = [v for p, g, buffer in rows for v in (p, like(p, g), buffer)]
+        inputs = [v for p, g, buffer in rows for v in (p, like(p, g), like(p, buffer))]
         shapes = [p.shape for p, *_ in rows for _ in range(2)]
         place = "cuda" if jt.flags.use_cuda else "cpu"
         made = jt.code(shapes, [inputs[0].dtype] * len(shapes), inputs, data=data, **_sgd(place, len(rows)))

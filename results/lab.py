@@ -1,5 +1,4 @@
-"""The results of lab reports 000 and 004, on real images, in both frameworks; and nets with and without shortcuts,
-with and without squeeze-excitation, as the control of what the reports conclude.
+"""The results of lab reports 000 and 004, on real images, in both frameworks.
 
     python results/lab.py CIFAR_DIR MNIST_DIR [NET ...] [--jobs N]
 
@@ -22,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 
 from judged import workers  # noqa: E402
 from training.files import write_json  # noqa: E402
-from training.plots import compare_curves  # noqa: E402
 
 OUT = ROOT / "results" / "lab"
 KEPT = ("args.json", "log.csv", "result.json")
@@ -33,13 +31,12 @@ class Experiment:
     """What a report says of a net, and how it is repeated here.
 
     Attributes:
-        report: None for a control.
         accuracy: on the test images, as reported.
         options: of the trainers.
         seeds: one pair of runs for each.
     """
-    report: str | None
-    accuracy: float | None
+    report: str
+    accuracy: float
     options: str
     seeds: tuple[int, ...] = (0,)
 
@@ -58,17 +55,7 @@ EXPERIMENTS = {
     "mobilenet_mnist": Experiment("004", 0.992, _MNIST),
     "densenet121_mnist": Experiment("004", 0.989, _MNIST),
     "vgg_mnist": Experiment("004", 0.984, _MNIST),
-    **{name: Experiment(None, None, _CIFAR) for name in
-       ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar", "se_resnet18_lab")},
 }
-# Name of a picture -> nets whose curves (of Jittor, seed 0) it overlays.
-PICTURES = {"shortcuts": ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar"),
-            "squeeze_excitation": ("resnet18_lab", "se_resnet18_lab")}
-
-
-def reported() -> dict[str, Experiment]:
-    """Those with a report."""
-    return {net: one for net, one in EXPERIMENTS.items() if one.report}
 
 
 def run(net: str, data_dir: str, jobs: int) -> int:
@@ -90,22 +77,14 @@ def run(net: str, data_dir: str, jobs: int) -> int:
     return code
 
 
-def draw() -> None:
-    """The PICTURES whose runs are there."""
-    for name, nets in PICTURES.items():
-        logs = {net: OUT / f"{net}-0-jittor" / "log.csv" for net in nets}
-        if all(log.is_file() for log in logs.values()):
-            compare_curves(logs, OUT / f"{name}.png", "CIFAR-10 (JPEG copy), Jittor")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", metavar="CIFAR_DIR", help="the images of CIFAR-10")
     parser.add_argument("mnist", metavar="MNIST_DIR", help="MNIST")
     parser.add_argument("nets", metavar="NET", nargs="*", default=list(EXPERIMENTS),
-                        help="of " + ", ".join(f"{name} (reported: {one.accuracy})" if one.report else name
-                                               for name, one in EXPERIMENTS.items()) + " (default: all)")
+                        help="of " + ", ".join(f"{name} (reported: {one.accuracy})" for name, one
+                                               in EXPERIMENTS.items()) + " (default: all)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N",
                         help="how many nets at a time, which share the machine (default: %(default)s)")
     args = parser.parse_args()
@@ -118,12 +97,11 @@ def main() -> int:
 
     def make(net: str) -> None:
         if not any(codes):  # after a failure nothing is begun
-            data_dir = args.mnist if "--dataset mnist" in EXPERIMENTS[net].options else args.cifar
+            data_dir = args.mnist if EXPERIMENTS[net].report == "004" else args.cifar
             codes.append(run(net, os.path.relpath(data_dir, ROOT), args.jobs))
 
     with workers(args.jobs) as pool:
         list(pool.map(make, args.nets))
-    draw()
     return max(codes)
 
 

@@ -250,19 +250,21 @@ def _speeds(path: Path) -> str:
         f"\n\n{data['precision'].capitalize()}; `{data['command']}`, seed {data['seed']}; {machine}.")
 
 
-def gpu_profile() -> str:
+def gpu_steps() -> str:
     """Per net: a step of both frameworks, and where it goes."""
-    found = {(row["net"], row["framework"]): row for row in json.loads((GPU / "steps.json").read_text())}
-    kinds = list(next(iter(found.values()))["kinds_ms"])
+    rows = json.loads((GPU / "steps.json").read_text())
+    found = {(row["net"], row["kind"]): row for row in rows}
+    parts = list(next(row["parts_ms"] for row in rows if row["parts_ms"]))
     body = []
-    for net in dict.fromkeys(net for net, _ in found):
-        ours, theirs = found[net, "jittor"], found[net, "torch"]
-        body.append([f"`{net}`", f"{theirs['step_ms']:.1f} ms", f"{theirs['operations_ms']:.1f} ms",
-                     f"{ours['step_ms']:.1f} ms", *(f"{ours['kinds_ms'][kind]:.1f} ms" for kind in kinds)])
-    row = next(iter(found.values()))
-    return table(["net", "PyTorch's step", "of it its kernels", "Jittor's step", *(f"{kind}" for kind in kinds)],
-                 body) + (f"\n\n`python results/gpu/steps.py`, 128 images of 32x32, {row['precision']}, TF32 forbidden; "
-                          f"{row['gpu']}.")
+    for net in dict.fromkeys(row["net"] for row in rows):
+        theirs, own, ours = (found.get((net, kind)) for kind in ("torch", "jittor-conv2d", "jittor"))
+        times = [theirs and theirs["step_ms"], theirs and theirs["operations_ms"], own and own["step_ms"],
+                 own and own["parts_ms"]["convolution"], ours and ours["step_ms"],
+                 *(ours and ours["parts_ms"][part] for part in parts)]
+        body.append([f"`{net}`", *("" if ms is None else f"{ms:.1f} ms" for ms in times)])
+    return table(["net", "PyTorch's step", "its kernels", "Jittor's with its own convolution", "that alone",
+                  "Jittor's with ours", *parts], body) + (
+        f"\n\n`python results/gpu/steps.py`, 128 images of 32x32, {rows[0]['precision']}, TF32 forbidden; {rows[0]['gpu']}.")
 
 
 def gpu_training() -> str:
@@ -299,7 +301,7 @@ def lab_means() -> str:
     """What the lab reports say, and the mean accuracies of both frameworks."""
     import lab as script
     runs, body = _lab_runs(), []
-    for net, experiment in script.reported().items():
+    for net, experiment in script.EXPERIMENTS.items():
         accuracies = ([result["test_acc"] for _, result, *_ in runs[net, framework]]
                       for framework in ("torch", "jittor"))
         body.append([f"`{net}`", "CIFAR-10" if experiment.report == "000" else "MNIST", f"{experiment.accuracy:.1%}",
@@ -308,11 +310,11 @@ def lab_means() -> str:
 
 
 def convergence() -> str:
-    """Per net on CIFAR-10: the epochs after which the validation images reach an accuracy."""
+    """Per net of the lab report on CIFAR-10: the epochs after which the validation images reach an accuracy."""
     import lab as script
     targets, body = (0.5, 0.6, 0.7, 0.75, 0.8), []
     for (net, framework), runs in _lab_runs().items():
-        if runs and "--dataset mnist" not in script.EXPERIMENTS[net].options:
+        if runs and script.EXPERIMENTS[net].report == "000":
             first = ([next((row["epoch"] for row in log if float(row["val_acc"]) >= target), "-")
                       for _, _, log, _ in runs] for target in targets)
             body.append([f"`{net}`", framework, *map(" ".join, first)])
@@ -323,7 +325,7 @@ def lab() -> str:
     """Per net of a lab report: what it reported, and what both frameworks reach here."""
     import lab as script
     runs, body, machines = _lab_runs(), [], {}
-    for net, experiment in script.reported().items():
+    for net, experiment in script.EXPERIMENTS.items():
         cells = []
         for framework in ("torch", "jittor"):
             found = runs[net, framework]
@@ -339,19 +341,6 @@ def lab() -> str:
     said = " ".join(f"{', '.join(sorted(nets))}: {where}." for where, nets in machines.items())
     return table(["report", "net", "reported", "options", "PyTorch, each seed", "Jittor, each seed",
                   "an epoch of PyTorch", "of Jittor"], body) + f"\n\n{said}"
-
-
-def controls() -> str:
-    """Per net of a picture of lab.py: the losses and accuracies after the last epoch."""
-    import lab as script
-    runs, body = _lab_runs(), []
-    for net in dict.fromkeys(net for nets in script.PICTURES.values() for net in nets):
-        for framework in ("torch", "jittor"):
-            for _, result, log, _ in runs[net, framework]:
-                last = log[-1]
-                body.append([f"`{net}`", framework, f"{float(last['train_loss']):.3f}", f"{float(last['train_acc']):.1%}",
-                             f"{float(last['val_acc']):.1%}", f"{result['test_acc']:.1%}"])
-    return table(["net", "framework", "training loss", "training accuracy", "validation accuracy", "test accuracy"], body)
 
 
 def _gpu(environment: dict) -> str:
@@ -406,8 +395,8 @@ TABLES = {
     ROOT / "README.zh.md": {"densenet": densenet, "faults": faults},
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
-                       "gpu_speed": gpu_speed, "gpu_profile": gpu_profile, "gpu_training": gpu_training},
-    DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
+                       "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
+    DOCS / "lab.md": {"lab": lab, "convergence": convergence},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

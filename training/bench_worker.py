@@ -2,7 +2,7 @@
 
     python -m training.bench_worker COLUMN NET IMAGE_SIZE BATCH_SIZE
 
-It imports the framework, and uses no device before the first line on stdin, "build 1". Each further one is a
+It imports the framework, says so, and does no more before the first line on stdin, "build 1". Each further one is a
 phase and a number of batches, "train 3" or "evaluate 3", before which one runs that does not count: after the turns
 of others caches are cold. The answer to a line is a line of JSON on stdout. What a framework prints goes to stderr.
 """
@@ -129,7 +129,9 @@ def main(argv: list[str]) -> None:
         return answer(limits())
     column, net, size, batch_size = argv
     importlib.import_module(options.ZOOS[COLUMNS[column][0]])
-    sys.stdin.readline()
+    answer("imported")
+    if not sys.stdin.readline():
+        return  # the benchmark has ended
     work = Work(column, net, int(size), int(batch_size))
     answer({"first_step": work.first, "environment": work.engine.environment()})
     for line in sys.stdin:

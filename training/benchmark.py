@@ -35,6 +35,7 @@ class Worker:
         self.process = subprocess.Popen([sys.executable, "-m", "training.bench_worker", *arguments], cwd=ROOT,
                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.log)
+        self.imported = False
 
     def answer(self) -> dict:
         """Its next line. Raises UserError if it has ended."""
@@ -47,7 +48,13 @@ class Worker:
         telling = [line for line in lines if "Error: " in line or "[Reason]" in line]  # Jittor ends with advice
         raise UserError(f"{self.name} ended with exit code {code}: {(telling or lines or [''])[-1]}")
 
+    def wait_imported(self) -> None:
+        if not self.imported:
+            self.answer()
+        self.imported = True
+
     def run(self, phase: str, batches: int) -> dict:
+        self.wait_imported()
         with contextlib.suppress(BrokenPipeError):  # it has ended; `answer` tells why
             print(phase, batches, file=self.process.stdin, flush=True)
         return self.answer()
@@ -87,8 +94,8 @@ def measured(cases: list[tuple[str, int, int, int]], columns: list[str], rounds:
     """Measure each (net, image size, multiply-accumulates, batch size) in these columns.
 
     Args:
-        ahead: of so many cases to come the processes import their framework while another case is measured, which
-            takes cores from it.
+        ahead: of so many cases to come the processes import their framework while a case is built, which takes cores
+            from it.
 
     Raises:
         UserError: a column breaks.
@@ -107,6 +114,9 @@ def measured(cases: list[tuple[str, int, int, int]], columns: list[str], rounds:
                 # One after the other: Jittor compiles on all cores, and on a GPU both frameworks time algorithms first.
                 pairs = [(worker, Row(net, size, batch_size, column, macs, **worker.run("build", 1)))
                          for worker, column in zip(workers, columns)]
+                for _, others in queue:
+                    for worker in others:
+                        worker.wait_imported()
                 _take_turns(pairs, rounds, batches)
             yield [row for _, row in pairs]
 
