@@ -581,13 +581,17 @@ def loss_smoothed(model, rng):
 # --- update rule, schedule, batches, initial weights ---
 
 def _sgd(change):
-    """SGD whose update gets changed options."""
-    usual = optim.SGD.update
+    """SGD whose update of each parameter gets changed options."""
+    together = optim.SGD.update_all
 
-    def update(self, p, g, buffer, **options):
-        return change(usual, self, p, g, buffer, options)
+    def usual(self, *row, **options):
+        together(self, [row], **options)
 
-    return mock.patch.object(optim.SGD, "update", update)
+    def update_all(self, rows, **options):
+        for row in rows:
+            change(usual, self, *row, dict(options))
+
+    return mock.patch.object(optim.SGD, "update_all", update_all)
 
 
 @fault

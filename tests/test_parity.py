@@ -101,10 +101,9 @@ def test_a_wrong_update_is_caught_also_beside_parameters_that_are_zero(monkeypat
     with torch.no_grad():
         reference.layer1[3].bias.zero_()
         reference.layer1[3].bias[0] = 1e-30  # else it is drawn anew
-    right = optim.SGD.update
-    monkeypatch.setattr(optim.SGD, "update",
-                        lambda self, p, g, buffer, lr, **options: right(
-                            self, p, g, buffer, lr=lr * (1 + 1e-6), **options))
+    right = optim.SGD.update_all
+    monkeypatch.setattr(optim.SGD, "update_all",
+                        lambda self, rows, lr, **options: right(self, rows, lr=lr * (1 + 1e-6), **options))
     found = failures(structure(port, reference, x))
     assert any(f.startswith("steps") for f in found)
     assert not any(f.startswith("momentum") for f in found)
@@ -173,12 +172,12 @@ def test_an_output_too_many_is_caught():
 
 def test_a_wrong_optimizer_is_caught_in_float32(monkeypatch):
     from jt_models import optim
-    right = optim.SGD.update
+    right = optim.SGD.update_all
 
-    def dampened_first_step(self, p, g, buffer, **options):
-        right(self, p, g * 0.9 if self.steps == 1 else g, buffer, **options)
+    def dampened_first_step(self, rows, **options):
+        right(self, [(p, g * 0.9 if self.steps == 1 else g, buffer) for p, g, buffer in rows], **options)
 
-    monkeypatch.setattr(optim.SGD, "update", dampened_first_step)
+    monkeypatch.setattr(optim.SGD, "update_all", dampened_first_step)
     found = failures(check(*pair("cnn"), verdicts="numerics", levels=("momentum", "steps")))
     assert any(f.startswith("momentum") for f in found)
     assert any(f.startswith("steps") for f in found)
