@@ -23,6 +23,8 @@ def total(x: jt.Var, axes):
 
 def spread(v: jt.Var, x: jt.Var):
     """v [C] as large as x [N, C, ...]; its gradient is summed as `total` does."""
+    if jt.flags.no_grad:  # one broadcast is a tenth of an evaluation faster
+        return v.broadcast(x.shape, [axis for axis in range(x.ndim) if axis != 1])
     for axis in range(x.ndim):
         if axis != 1:
             v = v.broadcast(x.shape[:max(axis + 1, 2)], [axis])

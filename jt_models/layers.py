@@ -80,9 +80,9 @@ def _float32(*values) -> bool:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    On a CPU, with a 1x1 kernel it is one matrix product: Jittor's oneDNN 2.2 takes up to fifteen times as
-    long for small images, and also for large ones never less. A depthwise one has a kernel of our own there.
-    On a GPU see `convolution`.
+    On a CPU, with a 1x1 kernel it is one matrix product where a gradient may be wanted: Jittor's oneDNN 2.2 takes up
+    to fifteen times as long for small images, and also for large ones never less, but forward alone it is faster.
+    A depthwise one has a kernel of our own there. On a GPU see `convolution`.
 
     Raises:
         ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.
@@ -108,7 +108,7 @@ class Conv2d(nn.Conv2d):
         if jt.flags.use_cuda:
             if _float32(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
-        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1 and not jt.flags.no_grad:
             return self._product(x)
         elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
             return kernels.Depthwise(self.stride, self.padding)(x, self.weight)

@@ -396,6 +396,7 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
+    DOCS / "benchmark.md": {"cpu_speed": cpu_speed},
     DOCS / "lab.md": {"lab": lab, "convergence": convergence},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
