@@ -235,7 +235,8 @@ def _speeds(path: Path) -> str:
         cells, best = [], {phase: min((case[name, phase] for name in REFERENCES if (name, phase) in case),
                                       key=lambda row: row["seconds"]) for phase in PHASES}
         for phase in PHASES:
-            cells.append(f"{1e3 * best[phase]['seconds']:.3g} ms")
+            milliseconds = 1e3 * best[phase]["seconds"]
+            cells.append(f"{milliseconds:.{1 if milliseconds < 100 else 0}f} ms")
             cells += [f"{row['ratio']:.2f}x ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
                       for row in (case[name, phase] for name in others)]
         memory = [case[name, "train"]["peak_memory_mb"] for name in others]
