@@ -32,5 +32,5 @@ def spread(v: jt.Var, x: jt.Var):
 
 
 def like(x, g):
-    """A gradient in the dtype of x: that of a float64 Var times a float32 one is float32."""
+    """A gradient in x.dtype: that of a float64 Var times a float32 one is float32."""
     return g if g.dtype == x.dtype else g.cast(x.dtype)

@@ -5,6 +5,9 @@ import functools
 
 import jittor as jt
 
+from .arithmetic import like
+from .source import filled
+
 # A row is all that lies behind one index of the dimensions before the one of the concatenation.
 _CPU = """
     const int64_t rows = ROWS, whole = rows ? ALL->num / rows * sizeof(in0_type) : 0;
@@ -32,20 +35,17 @@ _CUDA = """
     };
     COPIES
 """
-_SOURCES = {"cpu": _CPU, "cuda": _CUDA}
-_HEADERS = {"cpu": "#include <cstring>", "cuda": '#include "helper_cuda.h"'}
 
 
 @functools.lru_cache
-def _source(joins: bool, dim: int, count: int, place: str) -> str:
+def _sources(joins: bool, dim: int, count: int) -> dict[str, str]:
+    """Options of jt.code."""
     whole, part = ("out0", "in") if joins else ("in0", "out")
     words = {"ROWS": " * ".join(["1", *(f"{whole}_shape{i}" for i in range(dim))]), "ALL": whole,
              "JOINS": str(joins).lower(),
              "COPIES": " ".join(f"copy({part}{i}_p, {part}{i}->num);" for i in range(count))}
-    source = _SOURCES[place]
-    for word, value in words.items():
-        source = source.replace(word, value)
-    return source
+    return {"cpu_header": "#include <cstring>", "cpu_src": filled(_CPU, **words),
+            "cuda_header": '#include "helper_cuda.h"', "cuda_src": filled(_CUDA, **words)}
 
 
 class Concat(jt.Function):
@@ -61,10 +61,8 @@ class Concat(jt.Function):
         return self._copied(True, [shape], parts)[0]
 
     def grad(self, g):
-        return self._copied(False, self.shapes, [g if g.dtype == self.dtype else g.cast(self.dtype)])
+        return self._copied(False, self.shapes, [like(self, g)])
 
     def _copied(self, joins, shapes, inputs):
-        place = "cuda" if jt.flags.use_cuda else "cpu"
-        source = _source(joins, self.dim, len(self.shapes), place)
         return jt.code(shapes, [self.dtype] * len(shapes), list(inputs),
-                       **{f"{place}_header": _HEADERS[place], f"{place}_src": source})
+                       **_sources(joins, self.dim, len(self.shapes)))

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import jittor as jt
 
+from . import cudnn
 from .arithmetic import like
+from .source import filled
 
-_HEADER = """
-#include <cudnn.h>
+_HEADER = cudnn.HEADER + """
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,16 +29,10 @@ _HEADER = """
 #include <utility>
 #include <vector>
 #include "executor.h"
-#include "helper_cuda.h"
 #include "mem/mem_info.h"
 
 namespace jittor {
-extern cudnnHandle_t cudnn_handle;
 extern float max_workspace_ratio;
-
-static void done(cudnnStatus_t status) {
-    CHECK(status == CUDNN_STATUS_SUCCESS) << "cuDNN: " << cudnnGetErrorString(status);
-}
 
 struct Descriptor {
     cudnnBackendDescriptor_t it;
@@ -141,11 +136,12 @@ static Plan fastest(Descriptor& graph, void* const* pointers) {
         {CUDNN_HEUR_MODE_INSTANT, allowed}, {CUDNN_HEUR_MODE_INSTANT, INT64_MAX}};
 #endif
     for (const auto& way : ways) {
+        if (least < INFINITY) break;
         const auto mode = way.first;
         Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
         heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
         heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-        if (least < INFINITY || !heuristics.finalized()) continue;
+        if (!heuristics.finalized()) continue;
         std::vector<std::unique_ptr<Descriptor>> configs;
         std::vector<cudnnBackendDescriptor_t> places;
         const int64_t known = heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
@@ -242,6 +238,9 @@ _SOURCE = """
     convolve(CUDNN_BACKEND_OPERATION_CONVOLUTION_PASS_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BASE_ALPHA,
              WEIGHT, IMAGES, OUTPUTS, pair("stride"), pair("padding"), pair("dilation"));
 """
+_FORWARD = filled(_SOURCE, PASS="FORWARD", BASE="FORWARD", WEIGHT="in1", IMAGES="in0", OUTPUTS="out0")
+_BACKWARD_IMAGES = filled(_SOURCE, PASS="BACKWARD_DATA", BASE="BWD_DATA", WEIGHT="in0", IMAGES="out0", OUTPUTS="in1")
+_BACKWARD_WEIGHT = filled(_SOURCE, PASS="BACKWARD_FILTER", BASE="BWD_FILTER", WEIGHT="out0", IMAGES="in0", OUTPUTS="in1")
 
 
 @functools.lru_cache
@@ -256,19 +255,6 @@ def _header() -> str:
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     return f'#include "{path.name}"'
-
-
-def _source(name: str, base: str, weight: str, images: str, outputs: str) -> str:
-    words = {"PASS": name, "BASE": base, "WEIGHT": weight, "IMAGES": images, "OUTPUTS": outputs}
-    source = _SOURCE
-    for word, value in words.items():
-        source = source.replace(word, value)
-    return source
-
-
-_FORWARD = _source("FORWARD", "FORWARD", "in1", "in0", "out0")
-_BACKWARD_IMAGES = _source("BACKWARD_DATA", "BWD_DATA", "in0", "out0", "in1")
-_BACKWARD_WEIGHT = _source("BACKWARD_FILTER", "BWD_FILTER", "out0", "in0", "in1")
 
 
 class Convolution(jt.Function):
@@ -292,6 +278,4 @@ class Convolution(jt.Function):
         return self._code(_BACKWARD_IMAGES, x.shape, weight, g), self._code(_BACKWARD_WEIGHT, weight.shape, x, g)
 
     def _code(self, source, shape, *inputs):
-        # Linked, for in the process cuDNN 9's parts may be found before the whole, whose handle Jittor has.
-        with jt.flag_scope(compile_options={f'FLAGS: -L"{jt.compiler.cuda_lib}" -lcudnn ': 1}):
-            return jt.code(shape, "float32", list(inputs), cuda_header=_header(), cuda_src=source, data=self.data)
+        return cudnn.code(source, [shape], *inputs, header=_header(), data=self.data)[0]

@@ -1,13 +1,12 @@
 """Layers by cuDNN, as PyTorch computes them on a GPU, where Jittor has kernels of its own."""
 from __future__ import annotations
 
-import functools
-
 import jittor as jt
 
 from .arithmetic import like, spread, total
+from .source import filled
 
-_CUDNN = """
+HEADER = """
 #include <cudnn.h>
 #include "helper_cuda.h"
 namespace jittor { extern cudnnHandle_t cudnn_handle; }
@@ -40,25 +39,23 @@ _BACKWARD_CUDNN = _DESCRIBED + """
     done(cudnnBatchNormalizationBackward(cudnn_handle, mode, &one, &zero, &one, &zero, images, in0_p,
         images, in1_p, images, out0_p, channels, in4_p, out1_p, out2_p, EPS, in2_p, in3_p));
 """ + _RELEASED
-
-
 _INFERENCE = _DESCRIBED + """
     done(cudnnBatchNormalizationForwardInference(cudnn_handle, mode, &one, &zero, images, in0_p, images, out0_p,
         channels, in1_p, in2_p, in3_p, in4_p, EPS));
 """ + _RELEASED
 
 
-@functools.lru_cache
-def _filled(source: str, **values: float) -> str:
-    for name, value in values.items():
-        source = source.replace(name, repr(float(value)))
-    return source
+def takes(*values) -> bool:
+    """Whether the operations here and in `convolution` take these Vars, which they read as float32."""
+    return all(v.dtype == "float32" for v in values)
 
 
-def _code(source, shapes, *inputs):
+def code(source, shapes, *inputs, header=HEADER, **options):
+    """jt.code of `source`, which calls cuDNN: a float32 Var for each of `shapes`."""
     # Linked, for in the process cuDNN 9's parts may be found before the whole, whose handle Jittor has.
     with jt.flag_scope(compile_options={f'FLAGS: -L"{jt.compiler.cuda_lib}" -lcudnn ': 1}):
-        return jt.code(shapes, ["float32"] * len(shapes), list(inputs), cuda_header=_CUDNN, cuda_src=source)
+        return jt.code(shapes, ["float32"] * len(shapes), list(inputs), cuda_header=header, cuda_src=source,
+                       **options)
 
 
 class BatchNorm(jt.Function):
@@ -69,20 +66,20 @@ class BatchNorm(jt.Function):
     """
 
     def __init__(self, eps: float, momentum: float):
-        self.values = {"EPS": eps, "MOMENTUM": momentum}
+        self.values = {"EPS": float(eps), "MOMENTUM": float(momentum)}
 
     def execute(self, x, weight, bias, mean, variance):
         shapes = [x.shape] + [weight.shape] * 4
-        y, *self.running, self.mean, self.inverse = _code(
-            _filled(_FORWARD_CUDNN, **self.values), shapes, x, weight, bias, mean, variance)
+        y, *self.running, self.mean, self.inverse = code(
+            filled(_FORWARD_CUDNN, **self.values), shapes, x, weight, bias, mean, variance)
         self.inputs = x, weight
         return y
 
     def grad(self, g):
         x, weight = self.inputs
         shapes = [x.shape, weight.shape, weight.shape]
-        source = _filled(_BACKWARD_CUDNN, **self.values)
-        return (*_code(source, shapes, x, like(x, g), self.mean, self.inverse, weight), None, None)
+        source = filled(_BACKWARD_CUDNN, **self.values)
+        return (*code(source, shapes, x, like(x, g), self.mean, self.inverse, weight), None, None)
 
 
 class FixedBatchNorm(jt.Function):
@@ -93,7 +90,7 @@ class FixedBatchNorm(jt.Function):
 
     def execute(self, x, weight, bias, mean, variance):
         self.inputs = x, weight, mean, variance
-        return _code(_filled(_INFERENCE, EPS=self.eps), [x.shape], *self.inputs[:2], bias, mean, variance)[0]
+        return code(filled(_INFERENCE, EPS=float(self.eps)), [x.shape], *self.inputs[:2], bias, mean, variance)[0]
 
     def grad(self, g):
         x, weight, mean, variance = self.inputs
@@ -119,4 +116,4 @@ class Bias(jt.Function):
 
     def grad(self, g):
         g = like(self.bias, g)
-        return g, _code(_BIAS, [self.bias.shape], g)[0]
+        return g, code(_BIAS, [self.bias.shape], g)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import like
+from .source import filled
 
 # Sums go block by block in the dtype of x (the compiler makes several partial sums of each), and the sums of
 # the blocks are added in float64.
@@ -85,7 +86,7 @@ class BatchNorm(jt.Function):
 
     def _code(self, source, shapes, x, *others):
         return jt.code(shapes, [x.dtype] * 3, [x, *others], cpu_header=_SUM,
-                       cpu_src=source.replace("EPS", repr(float(self.eps))))
+                       cpu_src=filled(source, EPS=float(self.eps)))
 
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets

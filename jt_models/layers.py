@@ -73,10 +73,6 @@ def stock(net: Module) -> Module:
     return net
 
 
-def _float32(*values) -> bool:
-    return all(v.dtype == "float32" for v in values)
-
-
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
@@ -99,14 +95,14 @@ class Conv2d(nn.Conv2d):
         y = self._convolved(x)
         if self.bias is None:
             return y
-        if jt.flags.use_cuda and _float32(y, self.bias):
+        if jt.flags.use_cuda and cudnn.takes(y, self.bias):
             return cudnn.Bias()(y, self.bias)
         return y + spread(self.bias, y)
 
     def _convolved(self, x):
         depthwise = self.groups == self.in_channels == self.out_channels > 1
         if jt.flags.use_cuda:
-            if _float32(x, self.weight):
+            if cudnn.takes(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
         elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1 and not jt.flags.no_grad:
             return self._product(x)

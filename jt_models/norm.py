@@ -72,9 +72,8 @@ class BatchNorm(Module):
         return centred * spread(scale, x) + spread(self.bias, x)
 
     def _has_kernel(self, x):
-        values = (x, self.weight, self.bias, self.running_mean, self.running_var)
-        return x.ndim == 4 and not self.sync and (
-            not jt.flags.use_cuda or all(v.dtype == "float32" for v in values))
+        return x.ndim == 4 and not self.sync and (not jt.flags.use_cuda or cudnn.takes(
+            x, self.weight, self.bias, self.running_mean, self.running_var))
 
     def _all(self, v):
         return v.mpi_all_reduce("add") if self.sync else v

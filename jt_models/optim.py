@@ -12,6 +12,7 @@ import math
 import jittor as jt
 
 from .arithmetic import constant, like, total
+from .source import filled
 
 
 def trainable(module: jt.nn.Module) -> dict[str, jt.Var]:
@@ -107,17 +108,16 @@ _SGD_CUDA = _SGD_OPTIONS + """
         updates<in0_type><<<std::min<int64_t>((count - 1) / 256 + 1, 4096), 256>>>(count, p, g, m, q, n, o);
     };
 """
-_SGD_WHERE = {"cpu": (_SGD_HEADER.replace("WHERE", "static inline"), _SGD_CPU),
-              "cuda": (_SGD_HEADER.replace("WHERE", "static __device__") + _SGD_KERNEL, _SGD_CUDA)}
 
 
 @functools.lru_cache
-def _sgd(place: str, count: int) -> dict[str, str]:
-    """The source of one operation for so many parameters, as options of jt.code."""
-    header, source = _SGD_WHERE[place]
-    calls = (f"parameter(in{3 * i}->num, in{3 * i}_p, in{3 * i + 1}_p, in{3 * i + 2}_p, out{2 * i}_p, out{2 * i + 1}_p);"
-             for i in range(count))
-    return {f"{place}_header": header, f"{place}_src": source + "\n".join(calls)}
+def _sgd(count: int) -> dict[str, str]:
+    """One operation for so many parameters, as options of jt.code."""
+    calls = "\n".join(
+        f"parameter(in{3 * i}->num, in{3 * i}_p, in{3 * i + 1}_p, in{3 * i + 2}_p, out{2 * i}_p, out{2 * i + 1}_p);"
+        for i in range(count))
+    return {"cpu_header": filled(_SGD_HEADER, WHERE="static inline"), "cpu_src": _SGD_CPU + calls,
+            "cuda_header": filled(_SGD_HEADER, WHERE="static __device__") + _SGD_KERNEL, "cuda_src": _SGD_CUDA + calls}
 
 
 class SGD(_Optimizer):
@@ -154,8 +154,7 @@ class SGD(_Optimizer):
     def _update_together(rows, data):
         inputs = [v for p, g, buffer in rows for v in (p, like(p, g), like(p, buffer))]
         shapes = [p.shape for p, *_ in rows for _ in range(2)]
-        place = "cuda" if jt.flags.use_cuda else "cpu"
-        made = jt.code(shapes, [inputs[0].dtype] * len(shapes), inputs, data=data, **_sgd(place, len(rows)))
+        made = jt.code(shapes, [inputs[0].dtype] * len(shapes), inputs, data=data, **_sgd(len(rows)))
         for (p, _, buffer), new, kept in zip(rows, made[::2], made[1::2]):
             p.update(new)
             if data["momentum"]:

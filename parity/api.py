@@ -234,8 +234,7 @@ def _check_device(device: str) -> None:
 def _exact_products(device: str):
     """Context in which products are float32's own on a GPU: PyTorch takes no TF32, and Jittor, which looks for
     the fastest algorithm of a convolution at run time, none of those that trade digits for it (FFT, Winograd with
-    large tiles); these need more workspace than it gets,
-    unless nothing else is there."""
+    large tiles); these need more workspace than it gets, unless nothing else is there."""
     places = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [place.allow_tf32 for place in places]
     for place in places:
