@@ -30,6 +30,7 @@ setup(
         "jinja2>=3",
         "scipy>=1.10",
         "tqdm>=4.60",
+        "nvidia-ml-py>=12",  # what the driver tells of a GPU: name, memory, energy
     ],
     extras_require={
         "test": ["pytest>=7", "hypothesis>=6", "tensorboard>=2.13"],

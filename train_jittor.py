@@ -166,6 +166,9 @@ class Engine:
             return gpu.memory() or self.jt.get_mem_info().total_cuda_used / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
+    def energy(self):
+        return gpu.energy() if self.device == "cuda" and self.ranks.size == 1 else None
+
 
 def _start(device: str):
     """Import Jittor for "auto", "cpu" or "cuda"; returns (jt_models, jittor)."""

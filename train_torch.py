@@ -165,6 +165,9 @@ class Engine:
             return gpu.memory() or self.torch.cuda.max_memory_reserved() / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
+    def energy(self):
+        return gpu.energy() if self.device.type == "cuda" and self.ranks.size == 1 else None
+
 
 def _device(torch, choice: str, ranks):
     there = choice != "cpu" and torch.cuda.is_available()

@@ -20,6 +20,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
+
 from . import onednn
 from .cuda import overlay
 from .cuda.overlay import Unsuitable
@@ -194,7 +196,7 @@ def start() -> None:
     print(f"jt_models: Jittor on {device}, {which}, cache {cache}", file=sys.stderr)
     if not any(cache.glob(f"{'cu*/' if os.environ.get('nvcc_path') else ''}jittor_core*.so")):
         print("jt_models: first import on this machine: compiling Jittor's core, "
-              "about two minutes on two cores", file=sys.stderr, flush=True)
+              "two to six minutes on two cores", file=sys.stderr, flush=True)
     info, jittor_utils.LOG.i = jittor_utils.LOG.i, lambda *message: None
     try:
         with _handlers_kept(), contextlib.redirect_stdout(_Progress()):
@@ -210,6 +212,8 @@ def start() -> None:
                           "`python -m jt_models.runtime` says what is missing") from error
     finally:
         jittor_utils.LOG.i = info
+    for real in (np.float32, np.float64):
+        np.finfo(real)  # numpy keeps what it finds; after a kernel was loaded (-Ofast) it would warn of subnormals
     if jittor.has_cuda:
         # With it a tanh is off by 130 units of rounding; a user's own nvcc_flags stay.
         if "fast_math" not in os.environ.get("nvcc_flags", ""):

@@ -67,14 +67,21 @@ def run(net: str, data_dir: str, jobs: int) -> int:
                            "--output-dir", str(work.relative_to(ROOT)), "--", *one.options.split(),
                            "--data-dir", data_dir], cwd=ROOT).returncode
     if code == 0:
-        for made in sorted((work / "runs").glob("*/result.json")):
-            kept = OUT / made.parent.name
-            kept.mkdir(parents=True, exist_ok=True)
-            for name in KEPT:
-                shutil.copy(made.parent / name, kept / name)
+        for kept in keep(work / "runs", OUT):
             write_json(kept / "lab.json", {"jobs": jobs})
         shutil.copy(work / f"{net}.png", OUT / f"{net}.png")
     return code
+
+
+def keep(runs: Path, out: Path) -> list[Path]:
+    """Copy what tells of each complete run in `runs` to a folder of its own in `out`; returns these folders."""
+    folders = []
+    for made in sorted(runs.glob("*/result.json")):
+        folders.append(out / made.parent.name)
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(made.parent / name, folders[-1] / name)
+    return folders
 
 
 def main() -> int:

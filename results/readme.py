@@ -322,6 +322,19 @@ def convergence() -> str:
     return table(["net", "framework", *(f"{target:.0%}" for target in targets)], body)
 
 
+def controls() -> str:
+    """Per net of the controls: the last training loss and the accuracy of both frameworks."""
+    import controls as script
+    body, machines = [], set()
+    for net in (net for nets in script.NETS.values() for net in nets):
+        runs = [_run(script.OUT / f"{net}-0-{framework}") for framework in ("torch", "jittor")]
+        body.append([f"`{net}`", *(f"{float(log[-1]['train_loss']):.3f}" for _, _, log in runs),
+                     *(f"{result['test_acc']:.1%}" for _, result, _ in runs)])
+        machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in runs)
+    return table(["net", "training loss, PyTorch", "Jittor", "test accuracy, PyTorch", "Jittor"], body) + (
+        f"\n\n`{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}. Loss of the last epoch.")
+
+
 def lab() -> str:
     """Per net of a lab report: what it reported, and what both frameworks reach here."""
     import lab as script
@@ -398,7 +411,7 @@ TABLES = {
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
     DOCS / "benchmark.md": {"cpu_speed": cpu_speed},
-    DOCS / "lab.md": {"lab": lab, "convergence": convergence},
+    DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

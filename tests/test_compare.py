@@ -27,15 +27,15 @@ def record(framework, seed=0, **options):
             "python": "3", "versions": {framework: "1", "numpy": "2"}}
 
 
-def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7)):
+def make(folder, content, accuracy, seconds=(9.0, 2.0, 4.0), val=(0.2, 0.45, 0.7), energy=("", "", "")):
     """A finished run of three epochs of 100 images."""
     folder.mkdir(parents=True)
     (folder / "args.json").write_text(json.dumps(content))
     (folder / "result.json").write_text(json.dumps({"test_acc": accuracy, "test_loss": 1.0,
                                                     "test_top5": 1.0, "test_images": 200, "epochs": 3,
                                                     "seconds": 20}))
-    rows = [[e, 0.1, 1.0, 0.5, 1.0, v, s, 100 / s, 300 + e]
-            for e, (s, v) in enumerate(zip(seconds, val), 1)]
+    rows = [[e, 0.1, 1.0, 0.5, 1.0, v, s, 100 / s, 300 + e, j]
+            for e, (s, v, j) in enumerate(zip(seconds, val, energy), 1)]
     (folder / "log.csv").write_text("\n".join(",".join(map(str, row)) for row in (LOG, *rows)) + "\n")
     return folder
 
@@ -55,7 +55,7 @@ def one(folders, margin=0.02):
 def test_speed_and_convergence_are_the_logs(tmp_path):
     found = one(runs(tmp_path, [(0.6, 0.5)]))
     assert found.speed("torch") == {"first_epoch": 9, "epoch": 3, "step_ms": 300, "images": 100 / 3,
-                                    "memory": 303}
+                                    "energy": None, "memory": 303}
     assert found.speed("jittor")["step_ms"] == 600
     assert found.ratios == [1.5, 3]
     assert dict(found.convergence()) == {
@@ -76,6 +76,17 @@ def test_equivalence_is_two_one_sided_t_tests(margin, equivalent, tmp_path):
     assert found["p"] == pytest.approx(p)
     assert (found["low"], found["high"]) == pytest.approx(tuple(interval))
     assert found["equivalent"] == equivalent == (-margin < interval.low and interval.high < margin)
+
+
+def test_energy_is_that_of_the_later_epochs_an_image(tmp_path):
+    folders = [make(tmp_path / framework, record(framework), 0.5, energy=energy)
+               for framework, energy in (("torch", (900, 200, 400)), ("jittor", (900, 200, "")))]
+    found = one(folders)
+    assert found.speed("torch")["energy"] == 3 and found.speed("jittor")["energy"] is None
+    comparison_page.write([found], tmp_path, "command")
+    theirs, ours = csv.DictReader((tmp_path / "comparison.csv").open())
+    assert theirs["later_epoch_joules"] == "300.0" and ours["later_epoch_joules"] == ""
+    assert "| 3 J |" in (tmp_path / "comparison.md").read_text()
 
 
 def test_equal_and_constantly_different_accuracies(tmp_path):
@@ -168,6 +179,7 @@ def pipe(name):
     *(value("seconds", text) for text in ("-1", "0", "inf", "")),
     *(value("images_per_second", text) for text in ("0", "1e-300", "1e-6", "1e300", "-2")),
     *(value(column, "nan") for column in LOG[1:6]), value("train_acc", "1.01"), value("peak_memory_mb", "0"),
+    value("energy_j", "-1"),
     *(result(test_acc=n) for n in (math.nan, 17, -1, True, None, "1")), result(test_images=-5),
     result(test_images=1.5), result(test_loss=math.inf), result(epochs=2), result(seconds=-1),
     *map(pipe, ("log.csv", "result.json", "args.json"))])

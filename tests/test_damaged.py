@@ -83,8 +83,8 @@ RECORD = {"command": "python train_torch.py --net cnn", "framework": "torch", "s
           "options": {"net": "cnn", "seed": 0, "batch_size": 4}, "data": "toy", "data_sha256": "d",
           "net_image_size": 32, "device": "cpu", "precision": "float32", "cpu": "a processor", "cores": 2,
           "python": "3", "versions": {"torch": "2"}}
-LOG = b"epoch,lr,train_loss,train_acc,val_loss,val_acc,seconds,images_per_second,peak_memory_mb\n" \
-      b"1,0.01,2.3,0.1,2.2,0.2,1.5,100,300\n2,0.005,2.1,0.2,2.0,0.3,1.5,100,300\n"
+LOG = b"epoch,lr,train_loss,train_acc,val_loss,val_acc,seconds,images_per_second,peak_memory_mb,energy_j\n" \
+      b"1,0.01,2.3,0.1,2.2,0.2,1.5,100,300,\n2,0.005,2.1,0.2,2.0,0.3,1.5,100,300,70\n"
 RESULT = {"test_acc": 0.25, "test_top5": 0.5, "test_loss": 2.0, "test_images": 10, "seconds": 3.5,
           "epochs": 2}
 

@@ -121,6 +121,14 @@ def test_import_in_one_process_with_torch_and_torchvision():
     assert done.stderr.count("jt_models: Jittor on ") == 1
 
 
+def test_numpy_does_not_warn_of_what_jittors_kernels_change():
+    """A kernel is loaded with -Ofast and flushes subnormals, which numpy tells whoever first asks for a finfo
+    afterwards, as a plot does."""
+    done = python("-W", "error", "-c", "import jt_models, jittor as jt, numpy as np\n"
+                  "jt.randn(2, 3, 8, 8).sync(); print(5e-324 * np.ones(1) / 1, np.finfo(float).eps)")
+    assert done.stdout == f"[0.] {2**-52}\n", done.stderr
+
+
 def test_ctrl_c_is_pythons_again():
     """In a process of its own: a test run in the background may have inherited an ignored SIGINT."""
     code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import jt_models\n"

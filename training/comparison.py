@@ -57,14 +57,16 @@ class Comparison:
 
     def speed(self, framework: str) -> dict[str, float | None]:
         """Medians over the seeds: seconds of the first epoch, in which Jittor compiles its kernels, and of
-        a later one, milliseconds a step and images a second of a later one, peak memory in MB. None where
-        there is one epoch only."""
+        a later one, milliseconds a step, images a second and joules an image of a later one, peak memory in
+        MB. None where there is one epoch only, and for joules without a GPU whose driver counts them."""
         runs = self.runs(framework)
         later = [seconds for run in runs for seconds in run.later_seconds]
         epoch = statistics.median(later) if later else None
+        joules = [energy for run in runs for energy in run.later_energy]
         return {"first_epoch": statistics.median(run.log[0]["seconds"] for run in runs), "epoch": epoch,
                 "step_ms": epoch and 1000 * epoch / runs[0].epoch_steps,
                 "images": epoch and runs[0].epoch_images / epoch,
+                "energy": statistics.median(joules) / runs[0].epoch_images if joules else None,
                 "memory": statistics.median(run.peak_memory for run in runs)}
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .comparison import Comparison
+from .comparison import TARGETS, Comparison
 from .errors import escaped
 from .files import csv_text, write_text
 from .finished import FRAMEWORKS, Finished
@@ -17,8 +17,8 @@ from .plots import compare_curves
 
 NAMES = {"torch": "PyTorch", "jittor": "Jittor"}
 CSV = ("net", "framework", "seed", "test_acc", "test_loss", "best_val_acc", "epochs", "first_epoch_seconds",
-       "later_epoch_seconds", "epoch_steps", "epoch_images", "peak_memory_mb", "version", "device",
-       "precision", "cpu", "cores", "folder")
+       "later_epoch_seconds", "later_epoch_joules", "epoch_steps", "epoch_images", "peak_memory_mb", "version",
+       "device", "precision", "cpu", "cores", "folder")
 CURVES = 3  # seeds that are drawn; more lines cannot be told apart
 
 
@@ -75,22 +75,24 @@ def _accuracy(found: list[Comparison]) -> Table:
 
 
 def _speed(found: list[Comparison]) -> Table:
+    speeds = [(one, framework, one.speed(framework)) for one in found for framework in FRAMEWORKS]
+    columns = [("first_epoch", "first epoch", "{:.1f} s"), ("epoch", "later epoch", "{:.1f} s"),
+               ("step_ms", "step", "{:.1f} ms"), ("images", "images", "{:.0f}/s"),
+               ("energy", "energy an image", "{:.3g} J"), ("memory", "peak memory", "{:.0f} MB")]
+    counted = any(speed["energy"] is not None for *_, speed in speeds)
+    if not counted:
+        columns = [column for column in columns if column[0] != "energy"]
     rows = []
-    for one in found:
-        ratios = one.ratios
-        for framework in FRAMEWORKS:
-            speed = one.speed(framework)
-            ratio = ""
-            if framework == "jittor" and ratios:
-                ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            rows.append([one.net, NAMES[framework], *(
-                "-" if speed[name] is None else form.format(speed[name]) for name, form in (
-                    ("first_epoch", "{:.1f} s"), ("epoch", "{:.1f} s"), ("step_ms", "{:.1f} ms"),
-                    ("images", "{:.0f}/s"), ("memory", "{:.0f} MB"))), ratio])
+    for one, framework, speed in speeds:
+        ratio = ""
+        if framework == "jittor" and one.ratios:
+            ratio = f"{statistics.median(one.ratios):.2f} ({one.ratios[0]:.2f} to {one.ratios[-1]:.2f})"
+        rows.append([one.net, NAMES[framework], *("-" if speed[name] is None else form.format(speed[name])
+                                                  for name, _, form in columns), ratio])
     return Table("Speed", "Training only, medians. Jittor compiles its kernels in the first epoch, once per "
-                 "machine; steps, images and the ratio of times are of the later epochs.",
-                 ["net", "framework", "first epoch", "later epoch", "step", "images", "peak memory",
-                  "Jittor / PyTorch (range)"], rows)
+                 f"machine; steps, images{', energy (the GPU by its driver)' * counted} and the ratio of times are "
+                 "of the later epochs.", ["net", "framework", *(title for _, title, _ in columns),
+                                   "Jittor / PyTorch (range)"], rows)
 
 
 def _convergence(found: list[Comparison]) -> Table:
@@ -101,7 +103,7 @@ def _convergence(found: list[Comparison]) -> Table:
                  "(median), and the seconds of training until then.",
                  ["net", "validation accuracy", "PyTorch", "Jittor"],
                  [[one.net, f"{target:.0%}", *(cell(row[f]) for f in FRAMEWORKS)]
-                  for one in found for target, row in one.convergence()])
+                  for one in found for target, row in one.convergence() or [(TARGETS[0], dict.fromkeys(FRAMEWORKS))]])
 
 
 def _ranking(found: list[Comparison]) -> Table:
@@ -161,7 +163,8 @@ def _csv(found: list[Comparison]) -> str:
         rows.append([run.net, run.framework, run.seed, run.result["test_acc"], run.result["test_loss"],
                      max((row["val_acc"] for row in run.log if row["val_acc"] is not None), default=""),
                      len(run.log), run.log[0]["seconds"],
-                     statistics.median(run.later_seconds) if run.later_seconds else "",
+                     *(statistics.median(values) if values else ""
+                       for values in (run.later_seconds, run.later_energy)),
                      run.epoch_steps, run.epoch_images, run.peak_memory,
                      record["versions"][run.framework], record["device"], record["precision"],
                      record["cpu"], record["cores"], run.folder])

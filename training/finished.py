@@ -56,6 +56,12 @@ class Finished:
         return math.ceil(self.epoch_images / self.record["options"]["batch_size"])
 
     @property
+    def later_energy(self) -> list[float]:
+        """Joules of the GPU in the training of the epochs after the first; empty if one is not known."""
+        found = [row["energy_j"] for row in self.log[1:]]
+        return [] if None in found else found
+
+    @property
     def peak_memory(self) -> float:
         """MB."""
         return max(row["peak_memory_mb"] for row in self.log)
@@ -105,4 +111,4 @@ _RECORD = holding(
 _RESULT = holding(test_acc=_SHARE, test_top5=_SHARE, test_loss=_LOSS, test_images=_COUNT,
                   seconds=between(0, 1e15), epochs=_COUNT)
 _LOG = holding(train_loss=_LOSS, train_acc=_SHARE, val_loss=or_null(_LOSS), val_acc=or_null(_SHARE),
-               seconds=_SIZE, images_per_second=_SIZE, peak_memory_mb=_SIZE)
+               seconds=_SIZE, images_per_second=_SIZE, peak_memory_mb=_SIZE, energy_j=or_null(between(0, 1e15)))

@@ -1,8 +1,13 @@
-"""What the record of a run says of its NVIDIA GPU."""
+"""What the driver says of an NVIDIA GPU, for the record and the log of a run."""
 from __future__ import annotations
 
+import functools
 import os
-import subprocess
+from typing import Callable, TypeVar
+
+import pynvml
+
+T = TypeVar("T")
 
 
 def precision(device: str) -> str:
@@ -13,25 +18,38 @@ def precision(device: str) -> str:
 
 
 def name() -> str | None:
-    """The first GPU's name. None if `nvidia-smi` does not tell."""
-    return next(iter(_asked("--query-gpu=name")), None)
+    """The GPU's name. None if the driver does not tell."""
+    return _asked(pynvml.nvmlDeviceGetName)
 
 
 def memory() -> float | None:
     """What this process holds of the GPU by the driver's count, in MB: the framework's pool, cuDNN's workspace
-    and the context. None if `nvidia-smi` does not tell."""
+    and the context. None if the driver does not tell."""
+    for process in _asked(pynvml.nvmlDeviceGetComputeRunningProcesses) or ():
+        if process.pid == os.getpid() and process.usedGpuMemory is not None:
+            return process.usedGpuMemory / 1e6
+    return None
+
+
+def energy() -> float | None:
+    """What the GPU has used since its driver was loaded, in joules, whoever used it. None if the driver does not
+    tell (GPUs before Volta)."""
+    millijoules = _asked(pynvml.nvmlDeviceGetTotalEnergyConsumption)
+    return None if millijoules is None else millijoules / 1e3
+
+
+def _asked(question: Callable[..., T]) -> T | None:
+    """The driver's answer for the first GPU that CUDA may use; None without one."""
     try:
-        held = dict(line.split(", ") for line in _asked("--query-compute-apps=pid,used_gpu_memory"))
-        return float(held[str(os.getpid())]) * 2**20 / 1e6
-    except (ValueError, KeyError):
+        return question(_first())
+    except pynvml.NVMLError:
         return None
 
 
-def _asked(query: str) -> list[str]:
-    """Lines that the driver's tool answers; none without it."""
-    try:
-        done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader,nounits"], capture_output=True,
-                              text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.splitlines() if done.returncode == 0 else []
+@functools.cache
+def _first():
+    pynvml.nvmlInit()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    if chosen.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
+    return pynvml.nvmlDeviceGetHandleByUUID(chosen)

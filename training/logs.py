@@ -8,7 +8,7 @@ from typing import Callable
 from .errors import UserError
 
 LOG = ("epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
-       "images_per_second", "peak_memory_mb")
+       "images_per_second", "peak_memory_mb", "energy_j")
 STEPS = ("epoch", "step", "lr", "loss")
 
 

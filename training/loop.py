@@ -13,6 +13,7 @@ An engine is a trainer's framework half; it provides
     optimizer_arrays() -> name -> array  the optimizer's state; load_optimizer(arrays) puts it back
     state_shapes() -> {"optimizer", "average"} -> name -> shape   of these, once there was a step
     peak_memory() -> float               of the process or GPU, MB
+    energy() -> float | None             that the one GPU has used so far, J, if its driver counts it
 """
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ from .run import Run
 from .schedule import Schedule
 
 # Losses are brought to the host this often: each fetch waits for the device, and in Jittor ends a fused
-# kernel, so that another rhythm would train with other rounding.
+# kernel, so that another rhythm would train with other rounding. The first of an epoch is fetched at once: Jittor
+# orders the operations of the step after it in another way, for which it would else compile in the second epoch.
 FETCH = 20
 
 
@@ -133,7 +135,7 @@ def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
     steps = schedule.steps_per_epoch
     first = (epoch - 1) * steps
     pending, losses, correct, images, shown_at = [], [], 0.0, 0, 0
-    start = time.perf_counter()
+    start, energy = time.perf_counter(), engine.energy()
     batches = itertools.islice(plan.epoch(epoch - 1), steps)
     # None: no bar where stderr is not a terminal.
     hidden = None if run else True
@@ -141,7 +143,7 @@ def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
         for index, batch in enumerate(bar, 1):
             pending.append(engine.step(batch, schedule(first + index - 1)))
             images += len(batch.indices)
-            if len(pending) == FETCH or index == steps:
+            if len(pending) == FETCH or index in (1, steps):
                 values = engine.fetch([v for pair in pending for v in pair])
                 new, hits = values[::2], values[1::2]
                 done = first + len(losses)
@@ -161,8 +163,8 @@ def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
                                     f"{done + len(new)}): try a smaller --lr")
     seconds = time.perf_counter() - start
     return {"epoch": epoch, "lr": schedule(first), "train_loss": sum(losses) / len(losses),
-            "train_acc": correct / images, "seconds": seconds,
-            "images_per_second": images / seconds}
+            "train_acc": correct / images, "seconds": seconds, "images_per_second": images / seconds,
+            "energy_j": None if energy is None else engine.energy() - energy}
 
 
 def _line(row: dict, epochs: int) -> str:

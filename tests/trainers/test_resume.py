@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINERS = {"jittor": train_jittor, "torch": train_torch}
 both = pytest.mark.parametrize("framework", TRAINERS)
 # Columns of log.csv that are measurements of the machine.
-MEASURED = {"seconds", "images_per_second", "peak_memory_mb"}
+MEASURED = {"seconds", "images_per_second", "peak_memory_mb", "energy_j"}
 KILLS = 20
 
 

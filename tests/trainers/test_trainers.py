@@ -17,7 +17,7 @@ import torch
 import train_jittor
 import train_torch
 from parity import weights
-from training import cli, files, options, run
+from training import cli, files, loop, options, run
 from training.data import BatchPlan, Data, Split, apply, evaluation_batches
 from training.errors import UserError
 
@@ -45,6 +45,29 @@ def toy(channels=3, size=8, n=12):
                     (np.arange(k) % 10).astype(np.int32)) for k in (n, 4, 5)]
     return Data("toy", *splits, classes=tuple("0123456789"), mean=(0.4, 0.5, 0.6)[:channels],
                 std=(0.2, 0.3, 0.25)[:channels], padding=2, flip=True, source="toy")
+
+
+@pytest.mark.parametrize("net", ["cnn", "lenet_bn", "mobilenet_slim"])
+def test_jittor_compiles_in_the_first_epoch_all_that_it_needs(net, tmp_path, monkeypatch):
+    """By the names of the kernels that run, so whatever the cache already holds."""
+    import jittor as jt
+    kernels, train_epoch = [], loop._train_epoch
+
+    def profiled(*arguments):
+        with jt.profile_scope() as report:
+            row = train_epoch(*arguments)
+        kernels.append({line[report[0].index("FileName")] for line in report[1:]})
+        return row
+
+    monkeypatch.setattr(loop, "_train_epoch", profiled)
+    options = ["--dataset", "digits", "--net", net, "-b", 64, "--limit-batches", 22]
+    assert call("torch", *options, "--epochs", 1, "--output-dir", tmp_path / "torch",
+                "--save-init", tmp_path / "init.safetensors") == 0
+    kernels.clear()
+    assert call("jittor", *options, "--epochs", 3, "--output-dir", tmp_path / "jittor",
+                "--init-from", tmp_path / "init.safetensors") == 0
+    first, *later = kernels
+    assert len(first) > 10 and all(epoch <= first for epoch in later)
 
 
 @pytest.fixture(scope="module")

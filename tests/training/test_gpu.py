@@ -1,9 +1,25 @@
-"""What a record says of its GPU, with a driver's tool that says what the test wants."""
+"""What a record and a log say of a GPU, with a driver that says what the test wants."""
 import os
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from training import gpu
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Of two GPUs, whose handles are their numbers."""
+    gpu._first.cache_clear()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, answer in {
+            "nvmlInit": lambda: None, "nvmlDeviceGetHandleByIndex": int, "nvmlDeviceGetName": "GPU {}".format,
+            "nvmlDeviceGetHandleByUUID": {"GPU-1": 1}.__getitem__,
+            "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 1000 * handle + 1500}.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    yield monkeypatch
+    gpu._first.cache_clear()
 
 
 @pytest.mark.parametrize("device, override, said", [
@@ -15,17 +31,33 @@ def test_the_precision_tells_whether_tf32_is_forbidden(device, override, said, m
     assert gpu.precision(device) == said
 
 
+@pytest.mark.parametrize("visible, name, joules", [(None, "GPU 0", 1.5), ("1,0", "GPU 1", 2.5), ("GPU-1", "GPU 1", 2.5)])
+def test_the_gpu_is_the_first_that_cuda_may_use(visible, name, joules, driver):
+    if visible:
+        driver.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu.name() == name and gpu.energy() == joules
+
+
 @pytest.mark.parametrize("shown, held", [
-    ("1, 7\n{own}, 1000\n", 1048.576), ("1, 7\n", None), ("{own}, [N/A]\n", None), ("", None),
-    ("No devices were found\n", None)])
-def test_the_memory_is_that_of_this_process(shown, held, tmp_path, monkeypatch):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nprintf '{shown.format(own=os.getpid())}'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    ({1: 7, "own": 2**20}, 1.048576), ({1: 7}, None), ({"own": None}, None), ({}, None)])
+def test_the_memory_is_that_of_this_process(shown, held, driver):
+    processes = [SimpleNamespace(pid=os.getpid() if pid == "own" else pid, usedGpuMemory=used)
+                 for pid, used in shown.items()]
+    driver.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: processes)
     assert gpu.memory() == held
 
 
-def test_without_a_driver_nothing_is_told(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu.memory() is None and gpu.name() is None
+@pytest.mark.parametrize("question", ["nvmlInit", "nvmlDeviceGetTotalEnergyConsumption"])
+def test_what_a_driver_does_not_tell_is_none(question, driver):
+    def refuse(*_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    driver.setattr(pynvml, question, refuse)
+    assert gpu.energy() is None
+    assert gpu.name() == (None if question == "nvmlInit" else "GPU 0")
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU")
+def test_without_a_driver_nothing_is_told():
+    gpu._first.cache_clear()
+    assert gpu.memory() is None and gpu.name() is None and gpu.energy() is None
