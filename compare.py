@@ -62,9 +62,9 @@ def _run(argv: list[str]) -> None:
 
 def _options(net: str, seed: int, passed: list[str]) -> list[str]:
     for name in ("--net", "--seed", "--seeds", "--output-dir", "--init-from", "--save-init", "--resume",
-                 "--evaluate"):
+                 "--evaluate", "--list", "--summary"):
         if name in (option.partition("=")[0] for option in passed):
-            raise UserError(f"{name} cannot be passed to the trainers: compare.py sets it")
+            raise UserError(f"{name} cannot be passed to the trainers by compare.py")
     return [*passed, "--net", net, "--seed", str(seed)]
 
 

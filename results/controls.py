@@ -1,4 +1,4 @@
-"""What one change of a net changes in its training: shortcuts or none, and with which blocks.
+"""What shortcuts change in a training: nets of 20 and 56 layers with and without them.
 
     python results/controls.py CIFAR_DIR
 
@@ -23,23 +23,19 @@ from training.plots import compare_curves  # noqa: E402
 OUT = ROOT / "results" / "controls"
 WORK = ROOT / "runs" / "controls"
 OPTIONS = "--dataset folder --image-size 16 --epochs 4 --limit-batches 176"
-# Picture -> nets that differ in one thing.
-NETS = {"shortcuts": ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar"),
-        "blocks": ("resnet18_lab", "se_resnet18_lab", "densenet_fc128")}
+NETS = ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", metavar="CIFAR_DIR", help="the images of CIFAR-10")
     data_dir = os.path.relpath(parser.parse_args().cifar, ROOT)
-    code = subprocess.run([sys.executable, "compare.py", "--nets", *(net for nets in NETS.values() for net in nets),
-                           "--output-dir", str(WORK.relative_to(ROOT)), "--", *OPTIONS.split(),
-                           "--data-dir", data_dir], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, "compare.py", "--nets", *NETS, "--output-dir", str(WORK.relative_to(ROOT)),
+                           "--", *OPTIONS.split(), "--data-dir", data_dir], cwd=ROOT).returncode
     if code == 0:
         keep(WORK / "runs", OUT)
-        for picture, nets in NETS.items():
-            compare_curves({net: OUT / f"{net}-0-jittor" / "log.csv" for net in nets}, OUT / f"{picture}.png",
-                           "CIFAR-10 (JPEG copy, 16x16 pixels), Jittor")
+        compare_curves({net: OUT / f"{net}-0-jittor" / "log.csv" for net in NETS}, OUT / "controls.png",
+                       "CIFAR-10 (JPEG copy, 16x16 pixels), Jittor")
     return code
 
 

@@ -326,7 +326,7 @@ def controls() -> str:
     """Per net of the controls: the last training loss and the accuracy of both frameworks."""
     import controls as script
     body, machines = [], set()
-    for net in (net for nets in script.NETS.values() for net in nets):
+    for net in script.NETS:
         runs = [_run(script.OUT / f"{net}-0-{framework}") for framework in ("torch", "jittor")]
         body.append([f"`{net}`", *(f"{float(log[-1]['train_loss']):.3f}" for _, _, log in runs),
                      *(f"{result['test_acc']:.1%}" for _, result, _ in runs)])

@@ -118,6 +118,45 @@ def test_a_report_shows_and_escapes_everything(tmp_path):
         ("torch", "0.6", "3.0"), ("jittor", "0.5", "6.0")]
 
 
+def nets(tmp_path, **other):
+    """Comparisons of two nets, that of the second with other options or columns of its logs."""
+    columns = {name: other.pop(name) for name in ("seconds", "val") if name in other}
+    folders = [make(tmp_path / f"{net}-{framework}", record(framework, net=net, **options), accuracy, **extra)
+               for net, accuracy, options, extra in (("cnn", 0.5, {}, {}), ("lenet", 0.6, other, columns))
+               for framework in finished.FRAMEWORKS]
+    return comparison.compare([finished.read(folder) for folder in folders], 0.02)
+
+
+def test_nets_are_ranked_where_all_else_is_equal(tmp_path):
+    ranking = comparison_page.tables(nets(tmp_path / "equal", seconds=(1.0, 1.0, 2.0)))[-1]
+    assert [row[1:] for row in ranking.rows if row[0] == "Jittor"] == [
+        ["accuracy", "lenet (60.00%), cnn (50.00%)"], ["time of a later epoch", "lenet (1.5 s), cnn (3.0 s)"],
+        ["epochs to 70%", "lenet (3), cnn (3)"]]
+    found = nets(tmp_path / "other", batch_size=64, mixup="<b>`x")
+    ranking = comparison_page.tables(found)[-1]
+    assert not ranking.rows and "cnn and lenet: batch_size is 10 in the first and 64 in the second" in ranking.note
+    comparison_page.write(found, tmp_path, "command")
+    assert "<b>" not in (tmp_path / "comparison.html").read_text()
+
+
+def test_without_validation_there_is_no_convergence(tmp_path):
+    found = nets(tmp_path, val=("", "", ""))
+    *_, convergence, ranking = comparison_page.tables(found)
+    assert {row[0] for row in convergence.rows} == {"cnn"} and "epochs to" not in str(ranking.rows)
+    convergence = comparison_page.tables(found[1:])[-1]
+    assert not convergence.rows and convergence.note == "None: there were no validation images."
+    comparison_page.write(found[1:], tmp_path, "command")
+    assert "validation accuracy" not in (tmp_path / "comparison.md").read_text()
+
+
+def test_a_log_from_before_energy_is_read(tmp_path):
+    folder = make(tmp_path / "r", record("torch"), 0.5)
+    log = folder / "log.csv"
+    log.write_text(log.read_text().replace(",energy_j", "").replace(",\n", "\n"))
+    assert log.read_text().startswith("epoch,") and "energy" not in log.read_text()
+    assert [row["energy_j"] for row in finished.read(folder).log] == [None] * 3
+
+
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     torch, jittor = runs(tmp_path, [(0.6, 0.5)])
 
@@ -134,6 +173,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
             *(make(tmp_path / "seeds" / f"{f}-1", record(f, 1, lr=0.3), 0.5) for f in finished.FRAMEWORKS))
     refused("data_sha256 is d in the first and e in the second", torch,
             make(tmp_path / "data", {**record("jittor"), "data_sha256": "e"}, 0.5))
+    for name, here in (("gpu", "another"), ("precision", "bfloat16"), ("ranks", 2), ("OMP_NUM_THREADS", "2")):
+        refused(f"and {here} in the second", torch,
+                make(tmp_path / name, {**record("jittor"), name: here}, 0.5))
     refused("holds no run", torch, tmp_path)
     refused("give folders of finished runs, or --nets", torch, "--nets", "cnn")
     refused("give folders of finished runs, or --nets")
@@ -247,8 +289,9 @@ def test_one_command_trains_both_and_goes_on_where_it_stopped(tmp_path, capfd):
     for other in (["--lr", "0.5"], ["--data-dir", str(tmp_path)]):
         assert compare.main([*command, *other]) == 2
         assert "was made with other options" in capfd.readouterr().err
-    assert compare.main(["--nets", "cnn", "--", "--seed=3"]) == 2
-    assert "--seed cannot be passed to the trainers" in capfd.readouterr().err
+    for own in ("--seed=3", "--list"):
+        assert compare.main(["--nets", "cnn", "--", own]) == 2
+        assert f"{own.partition('=')[0]} cannot be passed to the trainers" in capfd.readouterr().err
     assert compare.main(["--nets", "cnn", "--output-dir", str(tmp_path / "d"), "--", "--channels-last"]) == 2
     assert "--channels-last" in capfd.readouterr().err and not (tmp_path / "d").exists()
     assert compare.main(["--nets", "cnnn", "--", *OPTIONS]) == 2

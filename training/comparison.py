@@ -11,7 +11,7 @@ from . import launch
 from .errors import UserError
 from .finished import FRAMEWORKS, Finished
 
-_FACTS = ("data_sha256", "net_image_size", "device", "cpu", "cores")
+_FACTS = ("data_sha256", "net_image_size", "device", "gpu", "precision", "cpu", "cores", "OMP_NUM_THREADS", "ranks")
 TARGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
@@ -121,12 +121,27 @@ def compare(runs: list[Finished], margin: float) -> list[Comparison]:
             for net, seeds in found.items()]
 
 
+def unlike(found: list[Comparison]) -> str | None:
+    """What keeps nets from being ranked: a fact in which their runs differ, in words, or None."""
+    first, *others = (one.pairs[0][0] for one in found)
+    for other in others:
+        if fact := _difference(first, other, {"net", "net_image_size"}):
+            return f"{first.net} and {other.net}: {fact}"
+    return None
+
+
 def _same(theirs: Finished, ours: Finished, apart: set[str] = frozenset()) -> None:
     """UserError if two runs differ in more than the framework and the facts `apart`."""
+    if fact := _difference(theirs, ours, apart):
+        raise UserError(f"{theirs.folder} and {ours.folder} cannot be compared: {fact}")
+
+
+def _difference(one: Finished, other: Finished, apart: set[str]) -> str | None:
+    """The first option or fact, but for those `apart`, in which two runs differ, in words."""
     facts = [{**launch.kept(run.record["options"]), **{name: run.record.get(name) for name in _FACTS}}
-             for run in (theirs, ours)]
+             for run in (one, other)]
     for name in [name for name in {**facts[0], **facts[1]} if name not in apart]:
-        one, other = (fact.get(name) for fact in facts)
-        if one != other and (one or other):  # a flag that Jittor's trainer lacks counts as not given
-            raise UserError(f"{theirs.folder} and {ours.folder} cannot be compared: {name} is {one} in the "
-                            f"first and {other} in the second")
+        values = [fact.get(name) for fact in facts]
+        if values[0] != values[1] and any(values):  # a flag that Jittor's trainer lacks counts as not given
+            return f"{name} is {values[0]} in the first and {values[1]} in the second"
+    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .comparison import TARGETS, Comparison
+from .comparison import TARGETS, Comparison, unlike
 from .errors import escaped
 from .files import csv_text, write_text
 from .finished import FRAMEWORKS, Finished
@@ -99,22 +99,28 @@ def _convergence(found: list[Comparison]) -> Table:
     def cell(reached):
         return "-" if reached is None else f"epoch {reached[0]:.3g}, {reached[1]:.1f} s"
 
+    rows = [[one.net, f"{target:.0%}", *(cell(row[f]) for f in FRAMEWORKS)]
+            for one in found if one.pairs[0][0].log[0]["val_acc"] is not None
+            for target, row in one.convergence() or [(TARGETS[0], dict.fromkeys(FRAMEWORKS))]]
     return Table("Convergence", "First epoch at whose end the validation accuracy is reached by every seed "
-                 "(median), and the seconds of training until then.",
-                 ["net", "validation accuracy", "PyTorch", "Jittor"],
-                 [[one.net, f"{target:.0%}", *(cell(row[f]) for f in FRAMEWORKS)]
-                  for one in found for target, row in one.convergence() or [(TARGETS[0], dict.fromkeys(FRAMEWORKS))]])
+                 "(median), and the seconds of training until then." if rows else
+                 "None: there were no validation images.",
+                 ["net", "validation accuracy", "PyTorch", "Jittor"], rows)
 
 
 def _ranking(found: list[Comparison]) -> Table:
+    if difference := unlike(found):
+        return Table("Ranking", f"None, since not all was equal. {escaped(difference)}.", [], [])
     reached = [{target: row for target, row in one.convergence()} for one in found]
     rows = []
     for framework in FRAMEWORKS:
         common = [t for t in reached[0] if all(t in r and r[t][framework] for r in reached)]
+        seconds = {one.net: one.speed(framework)["epoch"] for one in found}
         orders = [("accuracy", sorted(found, key=lambda one: -one.accuracy(framework)[0]),
-                   lambda one: f"{one.accuracy(framework)[0]:.2%}"),
-                  ("time of an epoch", sorted(found, key=lambda one: _epoch(one, framework)),
-                   lambda one: f"{_epoch(one, framework):.1f} s")]
+                   lambda one: f"{one.accuracy(framework)[0]:.2%}")]
+        if None not in seconds.values():
+            orders.append(("time of a later epoch", sorted(found, key=lambda one: seconds[one.net]),
+                           lambda one: f"{seconds[one.net]:.1f} s"))
         if common:
             place = {one.net: r[max(common)][framework] for one, r in zip(found, reached)}
             orders.append((f"epochs to {max(common):.0%}", sorted(found, key=lambda one: place[one.net]),
@@ -122,11 +128,6 @@ def _ranking(found: list[Comparison]) -> Table:
         rows += [[NAMES[framework], title, ", ".join(f"{one.net} ({show(one)})" for one in order)]
                  for title, order, show in orders]
     return Table("Ranking", "Best first.", ["framework", "by", "order"], rows)
-
-
-def _epoch(one: Comparison, framework: str) -> float:
-    speed = one.speed(framework)
-    return speed["epoch"] or speed["first_epoch"]
 
 
 def _spread(mean: float, deviation: float | None) -> str:
@@ -177,7 +178,7 @@ def _markdown(made: list[Table], found: list[Comparison], command: str) -> str:
         lines = [table.header, ["---"] * len(table.header), *table.rows]
         grid = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
                          for line in lines)
-        parts.append(f"## {table.title}\n\n{table.note}\n\n{grid}")
+        parts.append(f"## {table.title}\n\n{_plain(table.note)}" + f"\n\n{grid}" * bool(table.rows))
     parts.append("## Curves\n\n" + "\n\n".join(f"![{one.net}]({one.net}.png)" for one in found))
     parts.append("## Runs\n\n" + "\n".join(f"- {_code(run.record['command'])}  \n  {_plain(_where(run))}"
                                            for run in _runs(found)))

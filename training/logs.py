@@ -29,6 +29,8 @@ def read_log(path: Path, columns: tuple[str, ...], start: Callable[[int], str], 
         raise UserError(f"{path} is no regular file")
     text = path.read_bytes().decode("ascii", "replace") if path.is_file() else ""
     header, *lines = text.split("\n")[:-1] or [",".join(columns)]
+    if header == ",".join(LOG[:-1]):  # of the time before energy was logged
+        header, lines = ",".join(LOG), [f"{line}," for line in lines]
     needed = max(1, len(lines)) if needed is None else needed
     numbers = []
     if header != ",".join(columns):

@@ -143,7 +143,7 @@ def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
         for index, batch in enumerate(bar, 1):
             pending.append(engine.step(batch, schedule(first + index - 1)))
             images += len(batch.indices)
-            if len(pending) == FETCH or index in (1, steps):
+            if index % FETCH == 0 or index in (1, steps):
                 values = engine.fetch([v for pair in pending for v in pair])
                 new, hits = values[::2], values[1::2]
                 done = first + len(losses)
@@ -162,9 +162,10 @@ def _train_epoch(engine, plan, schedule, epoch, args, run) -> dict:
                     raise UserError(f"the loss is no longer finite (epoch {epoch}, before step "
                                     f"{done + len(new)}): try a smaller --lr")
     seconds = time.perf_counter() - start
+    meter = energy, engine.energy()
     return {"epoch": epoch, "lr": schedule(first), "train_loss": sum(losses) / len(losses),
             "train_acc": correct / images, "seconds": seconds, "images_per_second": images / seconds,
-            "energy_j": None if energy is None else engine.energy() - energy}
+            "energy_j": None if None in meter else meter[1] - meter[0]}
 
 
 def _line(row: dict, epochs: int) -> str:

@@ -23,6 +23,11 @@ _NO_RUN = ("resume", "list", "summary", "evaluate", "seeds")
 
 
 class Parser(argparse.ArgumentParser):
+    """Errors are UserErrors; options have one name, so that those who pass them on know them."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message):
         raise UserError(f"{message} (see --help)")
 
@@ -200,6 +205,8 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"--data-dir {args.data_dir} is no folder (name a --dataset to download it there)")
     if args.seeds and (args.seed or args.evaluate or args.save_init):
         raise UserError("--seeds needs to be without --seed, --evaluate and --save-init")
+    if args.evaluate and args.save_init:
+        raise UserError("--save-init belongs to a training: leave out --evaluate")
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError('--tensorboard: tensorboard is not installed (pip install -e ".[tensorboard]")')
     if args.evaluate and args.init_from is None:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> None:
-    parser = options.Parser(prog="python -m training.search", description=__doc__, allow_abbrev=False,
+    parser = options.Parser(prog="python -m training.search", description=__doc__,
                             formatter_class=argparse.RawDescriptionHelpFormatter,
                             epilog="All other options are the trainer's (see train_torch.py --help). The "
                                    "ranking is by the validation images.")
@@ -52,7 +52,11 @@ def _run(argv: list[str]) -> None:
         code = launch.train(args.framework, arguments, place)
         if code == cli.INTERRUPTED:
             raise KeyboardInterrupt
+        if code not in (0, 2) or code and not (place / "args.json").is_file():
+            raise SystemExit(code)  # which is no training whose loss exploded
         found.append((trial, place, None if code else finished.read(place)))
+        if not code and found[-1][2].log[0]["val_acc"] is None:
+            raise UserError(f"{place}: a search needs validation images, of which there were none")
     _report(found, axes, folder)
 
 
@@ -60,7 +64,7 @@ def split(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """(options with several values, all others as they are).
 
     Raises:
-        UserError: an option that a search sets itself.
+        UserError: an option that a search sets itself, or that is given twice.
     """
     groups: list[list[str]] = []
     for word in arguments:
@@ -72,6 +76,8 @@ def split(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     for name, *_ in groups:
         if name in OWN:
             raise UserError(f"{name} cannot be used in a search")
+        if sum(name == other for other, *_ in groups) > 1:
+            raise UserError(f"{name} is given twice")
     axes = {name: list(dict.fromkeys(values)) for name, *values in groups
             if len(values) > 1 and name != "--milestones"}
     return axes, [word for group in groups if group[0] not in axes for word in group]
@@ -102,8 +108,6 @@ def _report(found, axes, folder: Path) -> None:
 
 
 def _best(run) -> dict:
-    if run.log[0]["val_acc"] is None:
-        raise UserError(f"{run.folder}: a search needs validation images, of which there were none")
     return max(run.log, key=lambda row: row["val_acc"])
 
 

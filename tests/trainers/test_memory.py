@@ -18,7 +18,7 @@ def resident() -> float:
 
 @both
 @pytest.mark.parametrize("net", ["lenet_bn"] + [pytest.param(name, marks=pytest.mark.slow)
-                                                for name in ("cnn", "resnet20_cifar", "mobilenet_slim")])
+                                                for name in ("cnn", "resnet20_cifar", "mobilenet_slim", "densenet")])
 def test_two_thousand_steps_grow_memory_by_less_than_two_percent(framework, net):
     args = options.parse(framework, ["--net", net, "--device", "cpu", "--ema", "0.9", "--clip-norm", "1"])
     channels = 1 if net == "lenet_bn" else 3

@@ -66,6 +66,8 @@ def test_bad_values_are_told(framework, tmp_path, capsys):
                              (["--print-every", 0], "--print-every: 0 is not allowed"),
                              (["--amp", "--device", "cpu"], {"torch": "--amp needs an NVIDIA GPU",
                                                              "jittor": "--amp: Jittor"}[framework]),
+                             (["--evaluate", "--init-from", "x", "--save-init", "y.safetensors"],
+                              "--save-init belongs to a training"), (["--epoch", 1], "unrecognized arguments"),
                              (["--seeds", 1, "--seed", 2], "without --seed")):
         assert call(framework, *small("--output-dir", tmp_path / "r", *arguments)) == 2
         assert words in capsys.readouterr().err and not (tmp_path / "r").exists()

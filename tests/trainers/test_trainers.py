@@ -70,6 +70,13 @@ def test_jittor_compiles_in_the_first_epoch_all_that_it_needs(net, tmp_path, mon
     assert len(first) > 10 and all(epoch <= first for epoch in later)
 
 
+def test_the_energy_of_an_epoch_is_logged_if_the_driver_tells_it_twice(tmp_path, monkeypatch):
+    told = iter([5.0, 7.5, 8.0, None, None, 9.0])
+    monkeypatch.setattr(train_torch.Engine, "energy", lambda self: next(told))
+    assert call("torch", *small("--epochs", 3, "--limit-batches", 2, "--output-dir", tmp_path / "r")) == 0
+    assert [row["energy_j"] for row in rows(tmp_path / "r" / "log.csv")] == ["2.5", "", ""]
+
+
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
     """Two epochs of each trainer on the digits, from the same initial weights."""
@@ -95,7 +102,8 @@ def test_a_run_leaves_all_its_files(first_run, framework):
     assert record["options"]["seed"] == 3 and record["versions"]["numpy"]
     log = rows(folder / "log.csv")
     assert [row["epoch"] for row in log] == ["1", "2"]
-    assert tuple(log[0]) == run.LOG and all(float(v) >= 0 for row in log for v in row.values())
+    assert tuple(log[0]) == run.LOG and all(row.pop("energy_j") == "" for row in log)  # a CPU's is not known
+    assert all(float(v) >= 0 for row in log for v in row.values())
     steps = rows(folder / "steps.csv")
     assert [int(row["step"]) for row in steps] == list(range(1, 41))  # 1293 // 64 = 20 an epoch
     assert np.mean([float(r["loss"]) for r in steps[:20]]) == pytest.approx(

@@ -1,4 +1,5 @@
 """Every combination of options, ranked."""
+import contextlib
 import csv
 
 import pytest
@@ -47,7 +48,19 @@ def test_a_search_ranks_goes_on_and_keeps_what_stopped(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("change, message", [
-    (["--lr", "0.1", "fast"], "'fast' is not a number"), (["--val-fraction", "0"], "needs validation images"),
+    (["--val-fraction", "0.0001"], "needs validation images"), (["--cutout", "33"], "cutout must be 0 to 32 pixels")])
+def test_what_only_the_first_trial_can_tell_ends_the_search(change, message, tmp_path, capfd):
+    with contextlib.suppress(SystemExit):
+        assert search.main([*GRID, *change, "--output-dir", str(tmp_path / "s")]) == 2
+    out = capfd.readouterr()
+    assert message in out.err and len(out.err.strip().splitlines()) == 1
+    assert "2 of 3" not in out.out and not (tmp_path / "s" / "search.csv").exists()
+
+
+@pytest.mark.parametrize("change, message", [
+    (["--dropout", "0.1", "much"], "'much' is not a number"), (["--lr", "0.3"], "--lr is given twice"),
+    (["--eval", "--init-from", "x.pth"], "unrecognized arguments: --eval"),
+    (["--output", "x"], "unrecognized arguments: --output"), (["--val-fraction", "0"], "needs validation images"),
     (["--output-dir"], "expected one argument")])
 def test_bad_input_is_one_line_before_anything_is_trained(change, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
