@@ -2,9 +2,10 @@
 
     python results/controls.py CIFAR_DIR
 
-CIFAR_DIR holds images as train/<class>/* and test/<class>/*. One `compare.py` of all nets, small enough for a CPU;
-what was interrupted goes on with the same command. Records and logs are kept in results/controls/, with the curves of
-Jittor's runs.
+CIFAR_DIR holds images as train/<class>/* and test/<class>/*. One `compare.py` of all nets, small enough for a CPU; then
+PyTorch once more for those without shortcuts, from weights one ulp away, which is as far as rounding lets two right
+programs part. What was interrupted goes on with the same command. Records and logs are kept in results/controls/, with
+the curves of Jittor's runs.
 """
 from __future__ import annotations
 
@@ -14,26 +15,47 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lab import keep  # noqa: E402
+from parity import weights  # noqa: E402
+from parity.truth import one_ulp  # noqa: E402
+from training import launch  # noqa: E402
 from training.plots import compare_curves  # noqa: E402
 
 OUT = ROOT / "results" / "controls"
 WORK = ROOT / "runs" / "controls"
+RUNS = WORK / "runs"
 OPTIONS = "--dataset folder --image-size 16 --epochs 4 --limit-batches 176"
 NETS = ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar")
+MOVED, SEEDS = ("plain20_cifar", "plain56_cifar"), (1, 2)
+
+
+def train_moved(net: str, seed: int, data_dir: str) -> int:
+    """Train `net` in PyTorch from weights one ulp away; returns the trainer's exit code."""
+    rng = np.random.default_rng(seed)
+    start = WORK / f"{net}-ulp{seed}.safetensors"
+    weights.save(start, {name: one_ulp(rng, a) if a.dtype == "float32" else a
+                         for name, a in weights.read(RUNS / f"{net}-0-init.safetensors").items()}, {})
+    return launch.train("torch", [*OPTIONS.split(), "--data-dir", data_dir, "--net", net],
+                        RUNS / f"{net}-ulp{seed}-torch", "--init-from", str(start.relative_to(ROOT)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", metavar="CIFAR_DIR", help="the images of CIFAR-10")
     data_dir = os.path.relpath(parser.parse_args().cifar, ROOT)
+    os.chdir(ROOT)  # records name places from there
     code = subprocess.run([sys.executable, "compare.py", "--nets", *NETS, "--output-dir", str(WORK.relative_to(ROOT)),
-                           "--", *OPTIONS.split(), "--data-dir", data_dir], cwd=ROOT).returncode
+                           "--", *OPTIONS.split(), "--data-dir", data_dir]).returncode
+    for net in MOVED:
+        for seed in SEEDS:
+            code = code or train_moved(net, seed, data_dir)
     if code == 0:
-        keep(WORK / "runs", OUT)
+        keep(RUNS, OUT)
         compare_curves({net: OUT / f"{net}-0-jittor" / "log.csv" for net in NETS}, OUT / "controls.png",
                        "CIFAR-10 (JPEG copy, 16x16 pixels), Jittor")
     return code

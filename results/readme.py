@@ -323,16 +323,18 @@ def convergence() -> str:
 
 
 def controls() -> str:
-    """Per net of the controls: the last training loss and the accuracy of both frameworks."""
+    """Per net of the controls: the last training loss and the accuracy of both frameworks, and of PyTorch once more."""
     import controls as script
     body, machines = [], set()
     for net in script.NETS:
-        runs = [_run(script.OUT / f"{net}-0-{framework}") for framework in ("torch", "jittor")]
-        body.append([f"`{net}`", *(f"{float(log[-1]['train_loss']):.3f}" for _, _, log in runs),
-                     *(f"{result['test_acc']:.1%}" for _, result, _ in runs)])
-        machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in runs)
-    return table(["net", "training loss, PyTorch", "Jittor", "test accuracy, PyTorch", "Jittor"], body) + (
-        f"\n\n`{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}. Loss of the last epoch.")
+        seeds = script.SEEDS if net in script.MOVED else ()
+        names = ("0-torch", "0-jittor", *(f"ulp{seed}-torch" for seed in seeds))
+        theirs, ours, *moved = (_run(script.OUT / f"{net}-{name}") for name in names)
+        body.append([f"`{net}`", *(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
+                                             for _, result, log in runs) for runs in ([theirs], [ours], moved))])
+        machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in (theirs, ours, *moved))
+    return table(["net", "PyTorch", "Jittor", "PyTorch, from weights one ulp away"], body) + (
+        f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}.")
 
 
 def lab() -> str:

@@ -91,8 +91,8 @@ def _speed(found: list[Comparison]) -> Table:
                                                   for name, _, form in columns), ratio])
     return Table("Speed", "Training only, medians. Jittor compiles its kernels in the first epoch, once per "
                  f"machine; steps, images{', energy (the GPU by its driver)' * counted} and the ratio of times are "
-                 "of the later epochs.", ["net", "framework", *(title for _, title, _ in columns),
-                                   "Jittor / PyTorch (range)"], rows)
+                 "of the later epochs.",
+                 ["net", "framework", *(title for _, title, _ in columns), "Jittor / PyTorch (range)"], rows)
 
 
 def _convergence(found: list[Comparison]) -> Table:
