@@ -3,8 +3,8 @@
     python results/controls.py CIFAR_DIR
 
 CIFAR_DIR holds images as train/<class>/* and test/<class>/*. One `compare.py` of all nets, small enough for a CPU; then
-PyTorch once more for those without shortcuts, from weights one ulp away, which is as far as rounding lets two right
-programs part. What was interrupted goes on with the same command. Records and logs are kept in results/controls/, with
+those without shortcuts once more, each framework from weights one ulp away, which shows how far rounding alone lets two
+trainings part. What was interrupted goes on with the same command. Records and logs are kept in results/controls/, with
 the curves of Jittor's runs.
 """
 from __future__ import annotations
@@ -31,17 +31,19 @@ WORK = ROOT / "runs" / "controls"
 RUNS = WORK / "runs"
 OPTIONS = "--dataset folder --image-size 16 --epochs 4 --limit-batches 176"
 NETS = ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar")
-MOVED, SEEDS = ("plain20_cifar", "plain56_cifar"), (1, 2)
+# (net, seed of the ulps, framework)
+MOVED = (("plain20_cifar", 1, "torch"), ("plain20_cifar", 2, "torch"), ("plain20_cifar", 1, "jittor"),
+         ("plain20_cifar", 2, "jittor"), ("plain56_cifar", 1, "torch"))
 
 
-def train_moved(net: str, seed: int, data_dir: str) -> int:
-    """Train `net` in PyTorch from weights one ulp away; returns the trainer's exit code."""
+def train_moved(net: str, seed: int, framework: str, data_dir: str) -> int:
+    """Train `net` from weights one ulp away; returns the trainer's exit code."""
     rng = np.random.default_rng(seed)
     start = WORK / f"{net}-ulp{seed}.safetensors"
     weights.save(start, {name: one_ulp(rng, a) if a.dtype == "float32" else a
                          for name, a in weights.read(RUNS / f"{net}-0-init.safetensors").items()}, {})
-    return launch.train("torch", [*OPTIONS.split(), "--data-dir", data_dir, "--net", net],
-                        RUNS / f"{net}-ulp{seed}-torch", "--init-from", str(start.relative_to(ROOT)))
+    return launch.train(framework, [*OPTIONS.split(), "--data-dir", data_dir, "--net", net],
+                        RUNS / f"{net}-ulp{seed}-{framework}", "--init-from", str(start.relative_to(ROOT)))
 
 
 def main() -> int:
@@ -51,9 +53,8 @@ def main() -> int:
     os.chdir(ROOT)  # records name places from there
     code = subprocess.run([sys.executable, "compare.py", "--nets", *NETS, "--output-dir", str(WORK.relative_to(ROOT)),
                            "--", *OPTIONS.split(), "--data-dir", data_dir]).returncode
-    for net in MOVED:
-        for seed in SEEDS:
-            code = code or train_moved(net, seed, data_dir)
+    for moved in MOVED:
+        code = code or train_moved(*moved, data_dir)
     if code == 0:
         keep(RUNS, OUT)
         compare_curves({net: OUT / f"{net}-0-jittor" / "log.csv" for net in NETS}, OUT / "controls.png",

@@ -323,17 +323,20 @@ def convergence() -> str:
 
 
 def controls() -> str:
-    """Per net of the controls: the last training loss and the accuracy of both frameworks, and of PyTorch once more."""
+    """Per net of the controls: the last training loss and the accuracy of both frameworks, also from moved weights."""
     import controls as script
     body, machines = [], set()
     for net in script.NETS:
-        seeds = script.SEEDS if net in script.MOVED else ()
-        names = ("0-torch", "0-jittor", *(f"ulp{seed}-torch" for seed in seeds))
-        theirs, ours, *moved = (_run(script.OUT / f"{net}-{name}") for name in names)
-        body.append([f"`{net}`", *(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
-                                             for _, result, log in runs) for runs in ([theirs], [ours], moved))])
-        machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in (theirs, ours, *moved))
-    return table(["net", "PyTorch", "Jittor", "PyTorch, from weights one ulp away"], body) + (
+        cells = []
+        for framework in ("torch", "jittor"):
+            moved = [seed for other, seed, whose in script.MOVED if (other, whose) == (net, framework)]
+            for names in (["0"], [f"ulp{seed}" for seed in moved]):
+                runs = [_run(script.OUT / f"{net}-{name}-{framework}") for name in names]
+                cells.append(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
+                                       for _, result, log in runs))
+                machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in runs)
+        body.append([f"`{net}`", *cells])
+    return table(["net", "PyTorch", "from weights one ulp away", "Jittor", "from weights one ulp away"], body) + (
         f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}.")
 
 

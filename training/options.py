@@ -25,8 +25,8 @@ _NO_RUN = ("resume", "list", "summary", "evaluate", "seeds")
 class Parser(argparse.ArgumentParser):
     """Errors are UserErrors; options have one name, so that those who pass them on know them."""
 
-    def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options)
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message):
         raise UserError(f"{message} (see --help)")
