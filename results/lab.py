@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from judged import workers  # noqa: E402
 from training.files import write_json  # noqa: E402
+from training.plots import compare_curves  # noqa: E402
 
 OUT = ROOT / "results" / "lab"
 KEPT = ("args.json", "log.csv", "result.json")
@@ -84,6 +85,14 @@ def keep(runs: Path, out: Path) -> list[Path]:
     return folders
 
 
+def draw() -> None:
+    """Overlay the curves of report 000's nets that were trained alike, those of Jittor and seed 0."""
+    logs = {net: OUT / f"{net}-0-jittor" / "log.csv" for net, one in EXPERIMENTS.items() if one.options == _CIFAR}
+    logs = {net: log for net, log in logs.items() if log.is_file()}
+    if logs:
+        compare_curves(logs, OUT / "blocks.png", "CIFAR-10 (JPEG copy), Jittor")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,6 +118,7 @@ def main() -> int:
 
     with workers(args.jobs) as pool:
         list(pool.map(make, args.nets))
+    draw()
     return max(codes)
 
 
