@@ -61,10 +61,8 @@ def _run(argv: list[str]) -> None:
 
 
 def _options(net: str, seed: int, passed: list[str]) -> list[str]:
-    for name in ("--net", "--seed", "--seeds", "--output-dir", "--init-from", "--save-init", "--resume",
-                 "--evaluate", "--list", "--summary"):
-        if name in (option.partition("=")[0] for option in passed):
-            raise UserError(f"{name} cannot be passed to the trainers by compare.py")
+    options.refuse(passed, ("--net", "--seed", "--init-from", *options.NO_RUN, *options.OUTPUTS),
+                   "cannot be passed to the trainers by compare.py")
     return [*passed, "--net", net, "--seed", str(seed)]
 
 

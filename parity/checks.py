@@ -22,7 +22,7 @@ from .pair import Pair
 from .report import VERDICTS, Check, Report
 from .sides import RATE, State, TorchSide
 from .task import cast, moved
-from .truth import BUDGETS, CEILING, U, Error, error, one_ulp, partner_of
+from .truth import BUDGETS, CEILING, U, Error, all_one_ulp, error, partner_of
 
 STEP_LEVELS = {"momentum", "steps"}
 
@@ -244,9 +244,7 @@ class _Floor:
             moved_state = state
             if variant.moved:
                 rng = np.random.default_rng(variant.moved)
-                moved_state = State(*({name: one_ulp(rng, a) if a.dtype == "float32" else a
-                                       for name, a in d.items()}
-                                      for d in (state.arrays, state.momentum)))
+                moved_state = State(all_one_ulp(rng, state.arrays), all_one_ulp(rng, state.momentum))
             side.load(moved_state.arrays)
             self.truth.load(moved_state.cast("float64").arrays)
             usual = torch.get_num_threads()

@@ -107,3 +107,8 @@ def one_ulp(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     bits = x.view(f"int{8 * x.itemsize}").copy()
     bits += np.where((x == 0) | ~np.isfinite(x), np.int8(0), rng.integers(-1, 2, x.shape, "int8"))
     return bits.view(x.dtype)
+
+
+def all_one_ulp(rng: np.random.Generator, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state whose float32 arrays are `one_ulp` away, in their order; the others stay."""
+    return {name: one_ulp(rng, a) if a.dtype == "float32" else a for name, a in arrays.items()}

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from lab import keep  # noqa: E402
 from parity import weights  # noqa: E402
-from parity.truth import one_ulp  # noqa: E402
+from parity.truth import all_one_ulp  # noqa: E402
 from training import launch  # noqa: E402
 from training.plots import compare_curves  # noqa: E402
 
@@ -38,10 +38,8 @@ MOVED = (("plain20_cifar", 1, "torch"), ("plain20_cifar", 2, "torch"), ("plain20
 
 def train_moved(net: str, seed: int, framework: str, data_dir: str) -> int:
     """Train `net` from weights one ulp away; returns the trainer's exit code."""
-    rng = np.random.default_rng(seed)
     start = WORK / f"{net}-ulp{seed}.safetensors"
-    weights.save(start, {name: one_ulp(rng, a) if a.dtype == "float32" else a
-                         for name, a in weights.read(RUNS / f"{net}-0-init.safetensors").items()}, {})
+    weights.save(start, all_one_ulp(np.random.default_rng(seed), weights.read(RUNS / f"{net}-0-init.safetensors")), {})
     return launch.train(framework, [*OPTIONS.split(), "--data-dir", data_dir, "--net", net],
                         RUNS / f"{net}-ulp{seed}-{framework}", "--init-from", str(start.relative_to(ROOT)))
 
@@ -53,8 +51,8 @@ def main() -> int:
     os.chdir(ROOT)  # records name places from there
     code = subprocess.run([sys.executable, "compare.py", "--nets", *NETS, "--output-dir", str(WORK.relative_to(ROOT)),
                            "--", *OPTIONS.split(), "--data-dir", data_dir]).returncode
-    for moved in MOVED:
-        code = code or train_moved(*moved, data_dir)
+    for run in MOVED:
+        code = code or train_moved(*run, data_dir)
     if code == 0:
         keep(RUNS, OUT)
         compare_curves({net: OUT / f"{net}-0-jittor" / "log.csv" for net in NETS}, OUT / "controls.png",

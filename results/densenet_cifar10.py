@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from parity import weights  # noqa: E402
-from parity.truth import one_ulp  # noqa: E402
+from parity.truth import all_one_ulp, one_ulp  # noqa: E402
 from training import datasets, loop, options, plots  # noqa: E402
 
 OUT = ROOT / "results" / "densenet_cifar10"
@@ -65,7 +65,7 @@ def first_losses(data_dir: str, init: Path) -> None:
         arrays = start
         if seed is not None:
             rng = np.random.default_rng(seed)
-            arrays = {k: one_ulp(rng, a) if a.dtype == "float32" else a for k, a in start.items()}
+            arrays = all_one_ulp(rng, start)
             engine.inputs.table = engine.inputs._put(one_ulp(rng, data.table()))
         weights.load(engine.net, arrays)
         columns[name] = losses(engine, data, args)

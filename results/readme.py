@@ -334,7 +334,8 @@ def controls() -> str:
                 runs = [_run(script.OUT / f"{net}-{name}-{framework}") for name in names]
                 cells.append(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
                                        for _, result, log in runs))
-                machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}" for args, *_ in runs)
+                machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}, "
+                                f"OMP_NUM_THREADS={args['OMP_NUM_THREADS']}" for args, *_ in runs)
         body.append([f"`{net}`", *cells])
     return table(["net", "PyTorch", "from weights one ulp away", "Jittor", "from weights one ulp away"], body) + (
         f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}.")

@@ -18,8 +18,9 @@ from .schedule import KINDS, LARGEST
 ZOOS = {"jittor": "jt_models", "torch": "torch_ref"}
 # Pixels; far above any net's, and an image of so many fits into memory.
 LARGEST_SIZE = 16384
-# Options of a command that trains nothing, or starts others that do.
-_NO_RUN = ("resume", "list", "summary", "evaluate", "seeds")
+# Options of a command that trains nothing new, or starts others that do; those that say where a run is kept.
+NO_RUN = ("--resume", "--list", "--summary", "--evaluate", "--seeds")
+OUTPUTS = ("--output-dir", "--save-init")
 
 
 class Parser(argparse.ArgumentParser):
@@ -156,7 +157,8 @@ def parser(framework: str, add_help: bool = True) -> argparse.ArgumentParser:
                         "table of their results; with --output-dir the same command continues what was "
                         "interrupted")
     g.add_argument("--print-every", type=whole, metavar="STEPS",
-                   help="a line about each so many steps, too: at multiples of 20, when losses are fetched")
+                   help="a line about each so many steps, too, where losses are fetched: at an epoch's first step, "
+                        "at multiples of 20 and at the last")
     g.add_argument("--tensorboard", action="store_true",
                    help="write the logs for TensorBoard, too, into the run's folder")
     g.add_argument("--evaluate", action="store_true",
@@ -185,6 +187,13 @@ def parse(framework: str, argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--amp: Jittor 1.3.11.0 adds up in float16 in a float16 convolution, and has none in "
                         "bfloat16 (docs/cuda.md)")
     return _recorded(framework, args) if args.resume else _checked(args)
+
+
+def refuse(arguments: list[str], names: tuple[str, ...], why: str) -> None:
+    """UserError if one of the options `names` is among `arguments`."""
+    for name in names:
+        if name in (word.partition("=")[0] for word in arguments):
+            raise UserError(f"{name} {why}")
 
 
 def plain(args: argparse.Namespace) -> dict:
@@ -235,9 +244,9 @@ def _recorded(framework: str, given: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"the run in {given.resume} is complete")
     # Without help: it would be printed, and the process would end as if all were well.
     args = parser(framework, add_help=False).parse_args(shlex.split(record["command"])[2:])
-    for name in _NO_RUN:
-        if getattr(args, name):
-            raise UserError(f"{given.resume}: args.json holds a command with --{name}, which leaves no run")
+    for name in NO_RUN:
+        if getattr(args, name.lstrip("-")):
+            raise UserError(f"{given.resume}: args.json holds a command with {name}, which leaves no run")
     wanted = plain(_checked(args))
     recorded = {**wanted, **record["options"]}  # an older run lacks what was added since
     for name in wanted:

@@ -20,8 +20,6 @@ from .errors import UserError
 from .files import check_writable, csv_text, write_text
 from .run import default_folder
 
-OWN = ("--output-dir", "--seeds", "--resume", "--evaluate", "--save-init", "--list", "--summary")
-
 
 def main(argv: list[str] | None = None) -> int:
     return cli.main(lambda: _run(sys.argv[1:] if argv is None else argv))
@@ -73,9 +71,8 @@ def split(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
             groups.append([name, value] if equals else [word])
         else:
             groups[-1].append(word)
+    options.refuse([name for name, *_ in groups], (*options.NO_RUN, *options.OUTPUTS), "cannot be used in a search")
     for name, *_ in groups:
-        if name in OWN:
-            raise UserError(f"{name} cannot be used in a search")
         if sum(name == other for other, *_ in groups) > 1:
             raise UserError(f"{name} is given twice")
     axes = {name: list(dict.fromkeys(values)) for name, *values in groups
