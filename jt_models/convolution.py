@@ -21,7 +21,6 @@ _HEADER = cudnn.HEADER + """
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <map>
 #include <memory>
@@ -78,24 +77,22 @@ struct Plan {
     }
 };
 
-// What an engine is said to do to digits, and may not: round float32 to less, or transform large tiles (Winograd's with
-// 13x13 were off by 231 u in a layer of ResNet-18). TF32, as it is called on tensor cores, unless that is forbidden.
+// What an engine is said to do to digits, and may not: round float32 to less (but to TF32, which is the library's to
+// forbid, and for that the user has NVIDIA_TF32_OVERRIDE), or transform large tiles (Winograd's with 13x13 were off by
+// 231 u in a layer of ResNet-18).
 static bool keeps_digits(Descriptor& config) {
     Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
     config.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine.it);
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     const int64_t count = engine.get(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                      CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
-    const char* tf32 = std::getenv("NVIDIA_TF32_OVERRIDE");
-    for (int64_t i = 0; i < count; i++)
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
-            notes[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION ||
+    return std::none_of(notes, notes + count, [](cudnnBackendNumericalNote_t note) {
+        return note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
 #if CUDNN_VERSION >= 8300
-            notes[i] == CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13 ||
+               note == CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13 ||
 #endif
-            (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && tf32 && std::string(tf32) == "0"))
-            return false;
-    return true;
+               note == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+    });
 }
 
 static float milliseconds(const Plan& plan, void* const* pointers) {
@@ -121,50 +118,48 @@ static float milliseconds(const Plan& plan, void* const* pointers) {
     return least;
 }
 
-// Of the engines that cuDNN's heuristics name first the fastest one with no more workspace than Jittor allows; where
-// there is none, with more.
+// The fastest of the engines that cuDNN's heuristics name first, and of those that it falls back on (for the gradient of
+// a 1x1 kernel often twice as fast), with no more workspace than Jittor allows; where there is none, with more.
 static Plan fastest(Descriptor& graph, void* const* pointers) {
     const int64_t tried = 8;
     Plan best;
     float least = INFINITY;
-    const int64_t allowed = mem_info.total_cuda_ram * (double)max_workspace_ratio;
-    const std::pair<cudnnBackendHeurMode_t, int64_t> ways[] = {
-#if CUDNN_VERSION >= 8300
-        {CUDNN_HEUR_MODE_A, allowed}, {CUDNN_HEUR_MODE_FALLBACK, allowed},
-        {CUDNN_HEUR_MODE_A, INT64_MAX}, {CUDNN_HEUR_MODE_FALLBACK, INT64_MAX}};
-#else
-        {CUDNN_HEUR_MODE_INSTANT, allowed}, {CUDNN_HEUR_MODE_INSTANT, INT64_MAX}};
-#endif
-    for (const auto& way : ways) {
+    for (int64_t allowed : {int64_t(mem_info.total_cuda_ram * (double)max_workspace_ratio), INT64_MAX}) {
         if (least < INFINITY) break;
-        const auto mode = way.first;
-        Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-        heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
-        heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-        if (!heuristics.finalized()) continue;
-        std::vector<std::unique_ptr<Descriptor>> configs;
-        std::vector<cudnnBackendDescriptor_t> places;
-        const int64_t known = heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
-        for (int64_t i = 0; i < known; i++) {
-            configs.emplace_back(new Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
-            places.push_back(configs[i]->it);
-        }
-        const int64_t count = heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, known,
-                                             places.data());
-        int64_t timed = 0;
-        for (int64_t i = 0; i < count && timed < tried; i++) {
-            if (!keeps_digits(*configs[i])) continue;
-            Plan plan{std::unique_ptr<Descriptor>(new Descriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)), 0};
-            plan.plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn_handle);
-            plan.plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, *configs[i]);
-            if (!plan.plan->finalized()) continue;
-            plan.plan->get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &plan.workspace);
-            if (plan.workspace > way.second) continue;
-            timed++;
-            const float time = milliseconds(plan, pointers);
-            if (time < least) {
-                least = time;
-                best = std::move(plan);
+#if CUDNN_VERSION >= 8300
+        for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+#else
+        for (auto mode : {CUDNN_HEUR_MODE_INSTANT}) {
+#endif
+            Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+            heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+            heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+            if (!heuristics.finalized()) continue;
+            std::vector<std::unique_ptr<Descriptor>> configs;
+            std::vector<cudnnBackendDescriptor_t> places;
+            const int64_t known = heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0,
+                                                 nullptr);
+            for (int64_t i = 0; i < known; i++) {
+                configs.emplace_back(new Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
+                places.push_back(configs[i]->it);
+            }
+            const int64_t count = heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, known,
+                                                 places.data());
+            int64_t timed = 0;
+            for (int64_t i = 0; i < count && timed < tried; i++) {
+                if (!keeps_digits(*configs[i])) continue;
+                Plan plan{std::unique_ptr<Descriptor>(new Descriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)), 0};
+                plan.plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn_handle);
+                plan.plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, *configs[i]);
+                if (!plan.plan->finalized()) continue;
+                plan.plan->get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &plan.workspace);
+                if (plan.workspace > allowed) continue;
+                timed++;
+                const float time = milliseconds(plan, pointers);
+                if (time < least) {
+                    least = time;
+                    best = std::move(plan);
+                }
             }
         }
     }

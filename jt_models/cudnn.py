@@ -99,21 +99,3 @@ class FixedBatchNorm(jt.Function):
         normal = (x - spread(mean, x)) * spread(inverse, x)
         axes = [0, 2, 3]
         return g * spread(weight * inverse, x), total(g * normal, axes), total(g, axes), None, None
-
-
-_BIAS = _DESCRIBED + """
-    done(cudnnConvolutionBackwardBias(cudnn_handle, &one, images, in0_p, &zero, channels, out0_p));
-""" + _RELEASED
-
-
-class Bias(jt.Function):
-    """y [N, C, H, W] + bias [C], both float32. Jittor's own gradient of the bias takes 3 of a VGG-16's 15 ms a step on
-    an H200 (images of 32x32, batch 128)."""
-
-    def execute(self, y, bias):
-        self.bias = bias
-        return y + spread(bias, y)
-
-    def grad(self, g):
-        g = like(self.bias, g)
-        return g, code(_BIAS, [self.bias.shape], g)[0]

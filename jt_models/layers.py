@@ -14,6 +14,7 @@ from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
 from . import cudnn, init, kernels
 from .arithmetic import constant, spread
+from .bias import Bias
 from .concatenation import Concat
 from .convolution import Convolution
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
@@ -96,7 +97,7 @@ class Conv2d(nn.Conv2d):
         if self.bias is None:
             return y
         if jt.flags.use_cuda and cudnn.takes(y, self.bias):
-            return cudnn.Bias()(y, self.bias)
+            return Bias()(y, self.bias)
         return y + spread(self.bias, y)
 
     def _convolved(self, x):

@@ -45,7 +45,8 @@ class MaxPool2d(_Pool2d):
         n, c, h, w = x.shape
         oh, ow = self.output_size(h, 0), self.output_size(w, 1)
         (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
-        if h > kh and w > kw and not self.ceil_mode:
+        partial = (oh - 1) * sh + kh > h + 2 * ph or (ow - 1) * sw + kw > w + 2 * pw  # in ceil_mode
+        if h > kh and w > kw and not partial:
             return nn.Pool(self.kernel_size, self.stride, self.padding, op="maximum")(x)
         # Pad by hand up to a size that Jittor's kernel accepts; -max is never the maximum.
         high = max((oh - 1) * sh + kh, kh + 1)

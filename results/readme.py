@@ -255,16 +255,17 @@ def gpu_steps() -> str:
     """Per net: a step of both frameworks, and where it goes."""
     rows = json.loads((GPU / "steps.json").read_text())
     found = {(row["net"], row["kind"]): row for row in rows}
-    parts = list(next(row["parts_ms"] for row in rows if row["parts_ms"]))
+    parts = list(rows[0]["parts_ms"])
     body = []
     for net in dict.fromkeys(row["net"] for row in rows):
-        theirs, own, ours = (found.get((net, kind)) for kind in ("torch", "jittor-conv2d", "jittor"))
-        times = [theirs and theirs["step_ms"], theirs and theirs["operations_ms"], own and own["step_ms"],
-                 own and own["parts_ms"]["convolution"], ours and ours["step_ms"],
-                 *(ours and ours["parts_ms"][part] for part in parts)]
-        body.append([f"`{net}`", *("" if ms is None else f"{ms:.1f} ms" for ms in times)])
-    return table(["net", "PyTorch's step", "its kernels", "Jittor's with its own convolution", "that alone",
-                  "Jittor's with ours", *parts], body) + (
+        cells = []
+        for kind in ("torch", "jittor"):
+            row = found[net, kind]
+            cells += [f"{row['step_ms']:.1f} ms", f"{sum(row['parts_ms'].values()):.1f} ms", f"{row['launches']:.0f}",
+                      *(f"{row['parts_ms'][part]:.1f} ms" for part in parts)]
+        body.append([f"`{net}`", *cells])
+    return table(["net", "PyTorch's step", "its kernels", "launches", *parts,
+                  "Jittor's step", "its kernels", "launches", *parts], body) + (
         f"\n\n`python results/gpu/steps.py`, 128 images of 32x32, {rows[0]['precision']}, TF32 forbidden; {rows[0]['gpu']}.")
 
 

@@ -2,6 +2,7 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see parity.__main__.main; subprocesses take it over
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # on a GPU products keep their digits
 
 import jt_models  # noqa: E402, F401
 import pytest  # noqa: E402

@@ -5,6 +5,7 @@ import torch
 
 import jittor as jt
 from jt_models import layers, optim
+from jt_models.bias import Bias
 
 from test_layers import assert_close, image, run_jittor, run_torch
 
@@ -40,8 +41,7 @@ def test_batch_norm(training):
 @pytest.mark.parametrize("kernel, stride, padding, dilation, groups", [
     ((1, 1), 1, 0, 1, 1), ((3, 3), 1, 1, 1, 1), ((7, 7), 2, 3, 1, 1), ((3, 3), 1, 2, 2, 1), ((1, 5), 1, (0, 2), 1, 1),
     ((3, 3), (2, 1), 1, 1, 2), ((3, 3), 1, 1, 1, 8), ((5, 5), 2, 0, 1, 8), ((3, 3), 1, 2, 2, 8)])
-def test_convolution(kernel, stride, padding, dilation, groups, monkeypatch):
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+def test_convolution(kernel, stride, padding, dilation, groups):
     options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     layer = layers.Conv2d(8, 16, kernel, **options)
 
@@ -53,13 +53,20 @@ def test_convolution(kernel, stride, padding, dilation, groups, monkeypatch):
     assert_close(run_jittor(ours, *arrays), run_torch(lambda *v: F.conv2d(*v, **options), *arrays))
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (4, 4, 4, 4), (41, 41, 43, 2)])
 @pytest.mark.parametrize("dim", [0, 1, 3])
-def test_concat(dim):
-    shape = [3, 4, 5, 6]
-    parts = [image(*shape[:dim], size, *shape[dim + 1:], seed=size) for size in (1, 4, 2)]
+def test_concat(dim, shape):
+    """Rows of any number of bytes, of multiples of 16, and more of them than a grid has blocks."""
+    parts = [image(*shape[:dim], size, *shape[dim + 1:], seed=size) for size in (1, 4, 12)]
     for a, b in zip(run_jittor(lambda *v: layers.concat(v, dim), *parts),
                     run_torch(lambda *v: torch.concat(v, dim), *parts)):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (130, 3, 2, 2), (3, 70, 17, 31)])
+def test_bias(shape):
+    y, bias = image(*shape), image(shape[1], seed=1)
+    assert_close(run_jittor(Bias(), y, bias), run_torch(lambda y, bias: y + bias[:, None, None], y, bias))
 
 
 def test_tanh_is_not_a_fast_one():
