@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import jittor as jt
 
+from . import onednn
 from .arithmetic import like
 from .source import filled
 
@@ -168,6 +169,11 @@ _DEPTHWISE_BACKWARD = _PLANES + """
 """
 
 
+def _defined(names, values) -> str:
+    """Lines that define these names for a compiler."""
+    return "".join(f"#define {name} {value}\n" for name, value in zip(names, values))
+
+
 class Depthwise(jt.Function):
     """Convolution of each channel of x [N, C, H, W] with its own kernel, of weight [C, 1, KH, KW], as torch's
     with groups=C and dilation 1: float32 or float64, on a CPU."""
@@ -187,8 +193,157 @@ class Depthwise(jt.Function):
 
     def _code(self, source, shapes, *others):
         x, weight = self.inputs
-        names = ("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W")
-        values = (*weight.shape[2:], *self.stride, *self.padding)
-        defined = "".join(f"#define {name} {value}\n" for name, value in zip(names, values))
+        defined = _defined(("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W"),
+                           (*weight.shape[2:], *self.stride, *self.padding))
         return jt.code(shapes, [x.dtype] * len(shapes), [x, weight, *others],
                        cpu_header=f"#include <algorithm>\n#include <vector>\n{defined}", cpu_src=source)
+
+
+# Jittor's oneDNN brings an image's channels into blocks and back at each call, which takes as long as the products.
+_SGEMM = """
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+#include <omp.h>
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
+                          float, float*, int64_t);
+"""
+_POINTWISE = """
+    const int64_t images = in0_shape0, c = in0_shape1, pixels = in0_shape2 * in0_shape3, k = in1_shape0;
+"""
+_PRODUCT = _POINTWISE + """
+    #pragma omp parallel for if (images > 1)
+    for (int64_t n = 0; n < images; n++)
+        dnnl_sgemm('N', 'N', k, pixels, c, 1, in1_p, c, in0_p + n * c * pixels, pixels, 0, out0_p + n * k * pixels, pixels);
+"""
+_PRODUCT_BACKWARD = _POINTWISE + """
+    std::vector<std::vector<float>> sums(omp_get_max_threads());
+    #pragma omp parallel if (images > 1)
+    {
+        auto& sum = sums[omp_get_thread_num()];
+        #pragma omp for schedule(static)
+        for (int64_t n = 0; n < images; n++) {
+            const float *x = in0_p + n * c * pixels, *g = in2_p + n * k * pixels;
+            const float added = !sum.empty();
+            sum.resize(k * c);
+            dnnl_sgemm('T', 'N', c, pixels, k, 1, in1_p, c, g, pixels, 0, out0_p + n * c * pixels, pixels);
+            dnnl_sgemm('N', 'T', k, c, pixels, 1, g, pixels, x, pixels, added, sum.data(), c);
+        }
+    }
+    std::fill(out1_p, out1_p + k * c, 0);
+    for (auto& sum : sums)
+        for (size_t i = 0; i < sum.size(); i++) out1_p[i] += sum[i];
+"""
+
+
+class Pointwise(jt.Function):
+    """Convolution of x [N, C, H, W] with weight [K, C, 1, 1], float32, on a CPU: a product of matrices for each image,
+    by the oneDNN that Jittor has."""
+
+    def execute(self, x, weight):
+        self.inputs = x, weight
+        return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *x.shape[2:]]])[0]
+
+    def grad(self, g):
+        return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
+
+    def _code(self, source, shapes, *others):
+        with jt.flag_scope(compile_options={f"FLAGS: {onednn.linker_options()} ": 1}):
+            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source)
+
+
+_BETWEEN = """
+    const int64_t count = in0->num;
+    #pragma omp parallel for simd if (parallel: count > 32768)
+    for (int64_t i = 0; i < count; i++) out0_p[i] = in0_p[i] > 0 && in0_p[i] < MOST ? in1_p[i] : 0;
+"""
+
+
+class Rectified(jt.Function):
+    """`function` of a Var, ReLU or ReLU6, with its gradient: 0 where the output is not between 0 and `most`. What Jittor
+    generates for that takes a condition of one byte an element, which does not vectorise."""
+
+    def __init__(self, function, most: float):
+        self.function, self.most = function, most
+
+    def execute(self, x):
+        self.y = self.function(x)
+        return self.y
+
+    def grad(self, g):
+        return jt.code(self.y.shape, self.y.dtype, [self.y, like(self.y, g)], cpu_src=filled(_BETWEEN, MOST=self.most))
+
+
+# A plane is copied into as many pixels as the windows cover, so that all of these are whole. The place of a window's
+# maximum, its first one, is kept as the number of that pixel in the window.
+_WINDOWS = """
+    const int64_t planes = in0_shape0 * in0_shape1, height = in0_shape2, width = in0_shape3;
+    const int64_t down = DOWN, across = ACROSS, tall = (down - 1) * STEP_H + KH, wide = (across - 1) * STEP_W + KW;
+"""
+_LARGEST = _WINDOWS + """
+    const in0_type least = std::numeric_limits<in0_type>::lowest();
+    #pragma omp parallel
+    {
+        std::vector<in0_type> pixels(tall * wide, least);
+        #pragma omp for
+        for (int64_t plane = 0; plane < planes; plane++) {
+            for (int64_t r = 0; r < std::min(height, tall - PAD_H); r++) {
+                const in0_type* row = in0_p + (plane * height + r) * width;
+                std::copy(row, row + std::min(width, wide - PAD_W), &pixels[(r + PAD_H) * wide + PAD_W]);
+            }
+            for (int64_t r = 0; r < down; r++) {
+                in0_type* y = out0_p + (plane * down + r) * across;
+                int32_t* found = out1_p + (plane * down + r) * across;
+                const int64_t top = std::max<int64_t>(0, PAD_H - r * STEP_H);
+                for (int64_t c = 0; c < across; c++) {
+                    y[c] = least;
+                    found[c] = top * KW + std::max<int64_t>(0, PAD_W - c * STEP_W);
+                }
+                for (int tap = 0; tap < KH * KW; tap++) {
+                    const in0_type* x = &pixels[(r * STEP_H + tap / KW) * wide + tap % KW];
+                    #pragma omp simd
+                    for (int64_t c = 0; c < across; c++) {
+                        const in0_type value = x[c * STEP_W];
+                        const bool larger = value > y[c];
+                        y[c] = larger ? value : y[c];
+                        found[c] = larger ? tap : found[c];
+                    }
+                }
+            }
+        }
+    }
+"""
+_LARGEST_BACKWARD = _WINDOWS + """
+    #pragma omp parallel for
+    for (int64_t plane = 0; plane < planes; plane++) {
+        in0_type* d = out0_p + plane * height * width;
+        std::fill(d, d + height * width, 0);
+        for (int64_t r = 0; r < down; r++)
+            for (int64_t c = 0; c < across; c++) {
+                const int64_t i = (plane * down + r) * across + c;
+                const int tap = in2_p[i];
+                d[(r * STEP_H + tap / KW - PAD_H) * width + c * STEP_W + tap % KW - PAD_W] += in1_p[i];
+            }
+    }
+"""
+
+
+class MaxPool(jt.Function):
+    """Maxima of x [N, C, H, W] over windows, `size` of them down and across, as torch's: on a CPU."""
+
+    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]):
+        names = ("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W", "DOWN", "ACROSS")
+        self.defined = _defined(names, (*kernel, *stride, *padding, *size))
+        self.size = size
+
+    def execute(self, x):
+        self.x, shape = x, [*x.shape[:2], *self.size]
+        y, self.found = self._code(_LARGEST, [shape, shape], [x.dtype, "int32"], x)
+        return y
+
+    def grad(self, g):
+        return self._code(_LARGEST_BACKWARD, [self.x.shape], [self.x.dtype], self.x, like(self.x, g), self.found)[0]
+
+    def _code(self, source, shapes, dtypes, *inputs):
+        return jt.code(shapes, dtypes, list(inputs), cpu_src=source,
+                       cpu_header=f"#include <algorithm>\n#include <limits>\n#include <vector>\n{self.defined}")

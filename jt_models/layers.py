@@ -77,8 +77,8 @@ def stock(net: Module) -> Module:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    On a CPU, with a 1x1 kernel it is one matrix product where a gradient may be wanted: Jittor's oneDNN 2.2 takes up
-    to fifteen times as long for small images, and also for large ones never less, but forward alone it is faster.
+    On a CPU, with a 1x1 kernel it is a matrix product for each image, or, where these are less than 16 pixels, one for
+    all; for the latter Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else takes up to fifteen times as long.
     A depthwise one has a kernel of our own there. On a GPU see `convolution`.
 
     Raises:
@@ -105,17 +105,22 @@ class Conv2d(nn.Conv2d):
         if jt.flags.use_cuda:
             if cudnn.takes(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
-        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1 and not jt.flags.no_grad:
-            return self._product(x)
+        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+            return self._pointwise(x)
         elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
             return kernels.Depthwise(self.stride, self.padding)(x, self.weight)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
-    def _product(self, x):
+    def _pointwise(self, x):
         n, c, h, w = x.shape
         if self.stride != (1, 1):
             (down, right), (h, w) = self.stride, (-(-side // s) for side, s in zip((h, w), self.stride))
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
+        by_image = h * w >= 16 and jt.compile_extern.mkl_ops and jt.flags.enable_tuner
+        if by_image and x.dtype == self.weight.dtype == "float32":
+            return kernels.Pointwise()(x, self.weight)
+        if jt.flags.no_grad:
+            return nn.conv2d(x, self.weight)
         columns = x.transpose(1, 0, 2, 3).reshape(c, n * h * w)
         y = jt.matmul(self.weight.reshape(self.out_channels, c), columns)
         return y.reshape(self.out_channels, n, h, w).transpose(1, 0, 2, 3)
@@ -123,12 +128,12 @@ class Conv2d(nn.Conv2d):
 
 def relu(x):
     """max(x, 0), gradient 0 at 0."""
-    return nn.relu(x)
+    return nn.relu(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu, "INFINITY")(x)
 
 
 def relu6(x):
     """min(max(x, 0), 6), gradient 0 at 0 and 6."""
-    return nn.relu6(x)
+    return nn.relu6(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu6, 6)(x)
 
 
 def sigmoid(x):

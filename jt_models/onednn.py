@@ -73,3 +73,9 @@ def choose(home: Path) -> str:
     if platform.system() == "Linux" and platform.machine() == "x86_64" and install(target):
         return "oneDNN from the wheel"
     return "oneDNN that Jittor downloads"
+
+
+def linker_options() -> str:
+    """What links an operation to the oneDNN that Jittor has loaded."""
+    import jittor_utils
+    return f'-L"{place(Path(jittor_utils.home())) / "lib"}" -lmkldnn'

@@ -7,6 +7,8 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Module
 
+from . import kernels
+
 
 def _pair(value):
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
@@ -44,6 +46,8 @@ class MaxPool2d(_Pool2d):
     def execute(self, x):
         n, c, h, w = x.shape
         oh, ow = self.output_size(h, 0), self.output_size(w, 1)
+        if not jt.flags.use_cuda:
+            return kernels.MaxPool(self.kernel_size, self.stride, self.padding, (oh, ow))(x)
         (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
         partial = (oh - 1) * sh + kh > h + 2 * ph or (ow - 1) * sw + kw > w + 2 * pw  # in ceil_mode
         if h > kh and w > kw and not partial:
