@@ -36,8 +36,8 @@ _SUMS = """
 
 
 class Bias(jt.Function):
-    """y [N, C, H, W] + bias [C], both float32, on a GPU. A VGG-16's gradients of biases took 3 of 15 ms a step as Jittor
-    sums them and 0.6 ms by cuDNN's operation for it (H200, images of 32x32, batch 128)."""
+    """y [N, C, H, W] + bias [C], both float32, on a GPU. A VGG-16's gradients of biases took 3 of 15 ms a step as
+    Jittor sums them and 0.6 ms by cuDNN's operation for it (H200, images of 32x32, batch 128)."""
 
     def execute(self, y, bias):
         self.bias = bias

@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import jittor as jt
 
-from . import onednn
 from .arithmetic import like
-from .source import filled
+from .source import filled, sizes
 
 # Sums go block by block in the dtype of x (the compiler makes several partial sums of each), and the sums of
 # the blocks are added in float64.
@@ -90,197 +89,40 @@ class BatchNorm(jt.Function):
                        cpu_src=filled(source, EPS=float(self.eps)))
 
 
-# A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
-# is one run of memory, a vector at a time; the outputs that a stride leaves out are computed and dropped.
-# Forward and backward, Jittor's oneDNN takes about four times as long, and a third for 4x4 with stride 2.
-_PLANES = """
-    const int64_t images = in0_shape0, channels = in0_shape1, height = in0_shape2, width = in0_shape3;
-    const int64_t padded = height + 2 * PAD_H, pitch = width + 2 * PAD_W, size = height * width;
-    const int64_t down = (padded - KH) / STEP_H + 1, across = (pitch - KW) / STEP_W + 1;
-    const int64_t inputs = padded * pitch, outputs = (padded - KH) * pitch + pitch - KW + 1;
-    const int64_t last = (KH - 1) * pitch + KW - 1;  // the kernel's last tap
-    typedef in0_type Vector __attribute__((vector_size(64), aligned(sizeof(in0_type)), may_alias));
-    const int64_t lanes = sizeof(Vector) / sizeof(in0_type);
-    auto at = [](in0_type* place) -> Vector& { return *(Vector*)place; };
-    int64_t taps[KH * KW];
-    for (int64_t tap = 0; tap < KH * KW; tap++) taps[tap] = tap / KW * pitch + tap % KW;
-    auto pad = [=](in0_type* rows, const in0_type* x) {
-        for (int64_t r = 0; r < height; r++)
-            std::copy(x + r * width, x + (r + 1) * width, rows + (r + PAD_H) * pitch + PAD_W);
-    };
-"""
-_DEPTHWISE = _PLANES + """
-    #pragma omp parallel
-    {
-        std::vector<in0_type> rows(inputs + lanes), found(outputs + lanes);
-        #pragma omp for
-        for (int64_t plane = 0; plane < images * channels; plane++) {
-            const in0_type* w = in1_p + plane % channels * KH * KW;
-            out0_type* y = out0_p + plane * down * across;
-            pad(rows.data(), in0_p + plane * size);
-            for (int64_t k = 0; k < outputs; k += lanes) {
-                Vector sum = {};
-                for (int64_t tap = 0; tap < KH * KW; tap++) sum += w[tap] * at(&rows[k + taps[tap]]);
-                at(&found[k]) = sum;
-            }
-            for (int64_t r = 0; r < down; r++)
-                for (int64_t c = 0; c < across; c++) *y++ = found[r * STEP_H * pitch + c * STEP_W];
-        }
-    }
-"""
-_DEPTHWISE_BACKWARD = _PLANES + """
-    #pragma omp parallel
-    {
-        // The gradient, in the rows of its plane, follows as many zeros as a tap may reach back.
-        std::vector<in0_type> rows(inputs + lanes), found(inputs + lanes), spread(last + inputs + lanes);
-        #pragma omp for
-        for (int64_t channel = 0; channel < channels; channel++) {
-            const in0_type* w = in1_p + channel * KH * KW;
-            double sums[KH * KW] = {};
-            for (int64_t plane = channel; plane < images * channels; plane += channels) {
-                const in0_type* g = in2_p + plane * down * across;
-                out0_type* d = out0_p + plane * size;
-                pad(rows.data(), in0_p + plane * size);
-                for (int64_t r = 0; r < down; r++)
-                    for (int64_t c = 0; c < across; c++)
-                        spread[last + r * STEP_H * pitch + c * STEP_W] = *g++;
-                for (int64_t tap = 0; tap < KH * KW; tap++) {
-                    Vector sum = {};
-                    for (int64_t k = 0; k < outputs; k += lanes)
-                        sum += at(&spread[last + k]) * at(&rows[k + taps[tap]]);
-                    in0_type part = 0;
-                    for (int64_t lane = 0; lane < lanes; lane++) part += sum[lane];
-                    sums[tap] += part;
-                }
-                for (int64_t k = 0; k < inputs; k += lanes) {
-                    Vector sum = {};
-                    for (int64_t tap = 0; tap < KH * KW; tap++)
-                        sum += w[tap] * at(&spread[last + k - taps[tap]]);
-                    at(&found[k]) = sum;
-                }
-                for (int64_t r = 0; r < height; r++) {
-                    const in0_type* row = &found[(r + PAD_H) * pitch + PAD_W];
-                    std::copy(row, row + width, d + r * width);
-                }
-            }
-            std::copy(sums, sums + KH * KW, out1_p + channel * KH * KW);
-        }
-    }
-"""
-
-
-def _defined(names, values) -> str:
-    """Lines that define these names for a compiler."""
-    return "".join(f"#define {name} {value}\n" for name, value in zip(names, values))
-
-
-class Depthwise(jt.Function):
-    """Convolution of each channel of x [N, C, H, W] with its own kernel, of weight [C, 1, KH, KW], as torch's
-    with groups=C and dilation 1: float32 or float64, on a CPU."""
-
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
-        self.stride, self.padding = stride, padding
-
-    def execute(self, x, weight):
-        self.inputs = x, weight
-        n, c, *sides = x.shape
-        out = [(side + 2 * p - k) // s + 1
-               for side, p, k, s in zip(sides, self.padding, weight.shape[2:], self.stride)]
-        return self._code(_DEPTHWISE, [[n, c, *out]])[0]
-
-    def grad(self, g):
-        return self._code(_DEPTHWISE_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
-
-    def _code(self, source, shapes, *others):
-        x, weight = self.inputs
-        defined = _defined(("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W"),
-                           (*weight.shape[2:], *self.stride, *self.padding))
-        return jt.code(shapes, [x.dtype] * len(shapes), [x, weight, *others],
-                       cpu_header=f"#include <algorithm>\n#include <vector>\n{defined}", cpu_src=source)
-
-
-# Jittor's oneDNN brings an image's channels into blocks and back at each call, which takes as long as the products.
-_SGEMM = """
-#include <algorithm>
-#include <cstdint>
-#include <vector>
-#include <omp.h>
-extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
-                          float, float*, int64_t);
-"""
-_POINTWISE = """
-    const int64_t images = in0_shape0, c = in0_shape1, pixels = in0_shape2 * in0_shape3, k = in1_shape0;
-"""
-_PRODUCT = _POINTWISE + """
-    #pragma omp parallel for if (images > 1)
-    for (int64_t n = 0; n < images; n++)
-        dnnl_sgemm('N', 'N', k, pixels, c, 1, in1_p, c, in0_p + n * c * pixels, pixels, 0, out0_p + n * k * pixels, pixels);
-"""
-_PRODUCT_BACKWARD = _POINTWISE + """
-    std::vector<std::vector<float>> sums(omp_get_max_threads());
-    #pragma omp parallel if (images > 1)
-    {
-        auto& sum = sums[omp_get_thread_num()];
-        #pragma omp for schedule(static)
-        for (int64_t n = 0; n < images; n++) {
-            const float *x = in0_p + n * c * pixels, *g = in2_p + n * k * pixels;
-            const float added = !sum.empty();
-            sum.resize(k * c);
-            dnnl_sgemm('T', 'N', c, pixels, k, 1, in1_p, c, g, pixels, 0, out0_p + n * c * pixels, pixels);
-            dnnl_sgemm('N', 'T', k, c, pixels, 1, g, pixels, x, pixels, added, sum.data(), c);
-        }
-    }
-    std::fill(out1_p, out1_p + k * c, 0);
-    for (auto& sum : sums)
-        for (size_t i = 0; i < sum.size(); i++) out1_p[i] += sum[i];
-"""
-
-
-class Pointwise(jt.Function):
-    """Convolution of x [N, C, H, W] with weight [K, C, 1, 1], float32, on a CPU: a product of matrices for each image,
-    by the oneDNN that Jittor has."""
-
-    def execute(self, x, weight):
-        self.inputs = x, weight
-        return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *x.shape[2:]]])[0]
-
-    def grad(self, g):
-        return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
-
-    def _code(self, source, shapes, *others):
-        with jt.flag_scope(compile_options={f"FLAGS: {onednn.linker_options()} ": 1}):
-            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source)
-
-
-_BETWEEN = """
+_GRADIENT = """
     const int64_t count = in0->num;
     #pragma omp parallel for simd if (parallel: count > 32768)
-    for (int64_t i = 0; i < count; i++) out0_p[i] = in0_p[i] > 0 && in0_p[i] < MOST ? in1_p[i] : 0;
+    for (int64_t i = 0; i < count; i++) {
+        const in0_type y = in0_p[i];
+        out0_p[i] = LINEAR ? in1_p[i] : 0;
+    }
 """
 
 
 class Rectified(jt.Function):
-    """`function` of a Var, ReLU or ReLU6, with its gradient: 0 where the output is not between 0 and `most`. What Jittor
-    generates for that takes a condition of one byte an element, which does not vectorise."""
+    """`function` of a Var, ReLU or ReLU6; its gradient is 0 but where `linear` holds for the output y. What Jittor
+    generates for that reads a condition of one byte an element, which does not vectorise."""
 
-    def __init__(self, function, most: float):
-        self.function, self.most = function, most
+    def __init__(self, function, linear: str):
+        self.function, self.linear = function, linear
 
     def execute(self, x):
         self.y = self.function(x)
         return self.y
 
     def grad(self, g):
-        return jt.code(self.y.shape, self.y.dtype, [self.y, like(self.y, g)], cpu_src=filled(_BETWEEN, MOST=self.most))
+        return jt.code(self.y.shape, self.y.dtype, [self.y, like(self.y, g)],
+                       cpu_src=filled(_GRADIENT, LINEAR=self.linear))
 
 
 # A plane is copied into as many pixels as the windows cover, so that all of these are whole. The place of a window's
 # maximum, its first one, is kept as the number of that pixel in the window.
 _WINDOWS = """
     const int64_t planes = in0_shape0 * in0_shape1, height = in0_shape2, width = in0_shape3;
-    const int64_t down = DOWN, across = ACROSS, tall = (down - 1) * STEP_H + KH, wide = (across - 1) * STEP_W + KW;
+    const int64_t down = MAXIMA_shape2, across = MAXIMA_shape3;
+    const int64_t tall = (down - 1) * STEP_H + KH, wide = (across - 1) * STEP_W + KW;
 """
-_LARGEST = _WINDOWS + """
+_LARGEST = filled(_WINDOWS, MAXIMA="out0") + """
     const in0_type least = std::numeric_limits<in0_type>::lowest();
     #pragma omp parallel
     {
@@ -313,7 +155,7 @@ _LARGEST = _WINDOWS + """
         }
     }
 """
-_LARGEST_BACKWARD = _WINDOWS + """
+_LARGEST_BACKWARD = filled(_WINDOWS, MAXIMA="in1") + """
     #pragma omp parallel for
     for (int64_t plane = 0; plane < planes; plane++) {
         in0_type* d = out0_p + plane * height * width;
@@ -331,9 +173,9 @@ _LARGEST_BACKWARD = _WINDOWS + """
 class MaxPool(jt.Function):
     """Maxima of x [N, C, H, W] over windows, `size` of them down and across, as torch's: on a CPU."""
 
-    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]):
-        names = ("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W", "DOWN", "ACROSS")
-        self.defined = _defined(names, (*kernel, *stride, *padding, *size))
+    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
+                 size: tuple[int, int]):
+        self.defined = sizes(kernel, stride, padding)
         self.size = size
 
     def execute(self, x):

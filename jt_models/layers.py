@@ -17,6 +17,7 @@ from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
 from .convolution import Convolution
+from .cpu_convolution import Depthwise, Pointwise
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
                       max_pool2d)
@@ -64,13 +65,18 @@ def synchronised(net: Module) -> Module:
 
 
 def stock(net: Module) -> Module:
-    """`net` with Jittor's own computation in every convolution and BatchNorm, to measure speed against."""
+    """`net` with Jittor's own computation in every module that is a convolution, BatchNorm, ReLU, ReLU6 or max pool, to
+    measure speed against. What a net calls as a function stays ours."""
     for module in net.modules():
         if isinstance(module, Conv2d):
             module.execute = functools.partial(nn.Conv2d.execute, module)
         elif isinstance(module, BatchNorm):
             module.is_train = module.training  # which a fresh module of our own does not store
             module.execute = functools.partial(nn.BatchNorm.execute, module)
+        elif isinstance(module, ReLU):  # ReLU6 is one, too
+            module.execute = nn.relu6 if isinstance(module, ReLU6) else nn.relu
+        elif isinstance(module, MaxPool2d):
+            module.execute = module.by_jittor
     return net
 
 
@@ -78,8 +84,8 @@ class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
     On a CPU, with a 1x1 kernel it is a matrix product for each image, or, where these are less than 16 pixels, one for
-    all; for the latter Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else takes up to fifteen times as long.
-    A depthwise one has a kernel of our own there. On a GPU see `convolution`.
+    all; for the latter Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else takes up to fifteen times as
+    long. A depthwise one has a kernel of our own there. On a GPU see `convolution`.
 
     Raises:
         ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.
@@ -108,7 +114,7 @@ class Conv2d(nn.Conv2d):
         elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
             return self._pointwise(x)
         elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
-            return kernels.Depthwise(self.stride, self.padding)(x, self.weight)
+            return Depthwise(self.stride, self.padding)(x, self.weight)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _pointwise(self, x):
@@ -118,7 +124,7 @@ class Conv2d(nn.Conv2d):
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
         by_image = h * w >= 16 and jt.compile_extern.mkl_ops and jt.flags.enable_tuner
         if by_image and x.dtype == self.weight.dtype == "float32":
-            return kernels.Pointwise()(x, self.weight)
+            return Pointwise()(x, self.weight)
         if jt.flags.no_grad:
             return nn.conv2d(x, self.weight)
         columns = x.transpose(1, 0, 2, 3).reshape(c, n * h * w)
@@ -128,12 +134,12 @@ class Conv2d(nn.Conv2d):
 
 def relu(x):
     """max(x, 0), gradient 0 at 0."""
-    return nn.relu(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu, "INFINITY")(x)
+    return nn.relu(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu, "y > 0")(x)
 
 
 def relu6(x):
     """min(max(x, 0), 6), gradient 0 at 0 and 6."""
-    return nn.relu6(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu6, 6)(x)
+    return nn.relu6(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu6, "y > 0 && y < 6")(x)
 
 
 def sigmoid(x):

@@ -41,13 +41,19 @@ class _Pool2d(Module):
 
 
 class MaxPool2d(_Pool2d):
-    """Maximum over windows of [N, C, H, W]; the gradient goes to the first maximum, as torch's."""
+    """Maximum over windows of [N, C, H, W]; the gradient goes to the first maximum, as torch's. On a CPU by a kernel of
+    our own: Jittor's takes ten times as long."""
 
     def execute(self, x):
+        if jt.flags.use_cuda:
+            return self.by_jittor(x)
+        size = tuple(self.output_size(side, axis) for axis, side in enumerate(x.shape[2:]))
+        return kernels.MaxPool(self.kernel_size, self.stride, self.padding, size)(x)
+
+    def by_jittor(self, x):
+        """The same by Jittor's pool."""
         n, c, h, w = x.shape
         oh, ow = self.output_size(h, 0), self.output_size(w, 1)
-        if not jt.flags.use_cuda:
-            return kernels.MaxPool(self.kernel_size, self.stride, self.padding, (oh, ow))(x)
         (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
         partial = (oh - 1) * sh + kh > h + 2 * ph or (ow - 1) * sw + kw > w + 2 * pw  # in ceil_mode
         if h > kh and w > kw and not partial:

@@ -10,3 +10,9 @@ def filled(source: str, **words) -> str:
     for word, value in words.items():
         source = source.replace(word, str(value))
     return source
+
+
+def sizes(kernel, stride, padding) -> str:
+    """Lines that define these sizes, down and across, for a compiler."""
+    values = zip(("KH", "KW", "STEP_H", "STEP_W", "PAD_H", "PAD_W"), (*kernel, *stride, *padding))
+    return "".join(f"#define {name} {value}\n" for name, value in values)

@@ -72,11 +72,16 @@ def pool_pair(ours, theirs, h, w, kernel, options):
     assert_close(run_jittor(ours(kernel, **options), x), expected)
 
 
+@pytest.mark.parametrize("stock", [False, True])
 @drawn
 @given(**POOL)
-def test_max_pool(h, w, kernel, stride, padding, ceil_mode):
-    pool_pair(layers.MaxPool2d, F.max_pool2d, h, w, kernel,
-              dict(stride=stride, padding=padding, ceil_mode=ceil_mode))
+def test_max_pool(stock, h, w, kernel, stride, padding, ceil_mode):
+    """By our kernel, and by Jittor's, as on a GPU."""
+    def ours(*args, **options):
+        pool = layers.MaxPool2d(*args, **options)
+        return layers.stock(pool) if stock else pool
+
+    pool_pair(ours, F.max_pool2d, h, w, kernel, dict(stride=stride, padding=padding, ceil_mode=ceil_mode))
 
 
 @drawn
