@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
-from . import cudnn, init, kernels
+from . import cudnn, init, kernels, onednn
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
@@ -122,7 +122,7 @@ class Conv2d(nn.Conv2d):
         if self.stride != (1, 1):
             (down, right), (h, w) = self.stride, (-(-side // s) for side, s in zip((h, w), self.stride))
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
-        by_image = h * w >= 16 and jt.compile_extern.mkl_ops and jt.flags.enable_tuner
+        by_image = h * w >= 16 and jt.flags.enable_tuner and onednn.linker_options()
         if by_image and x.dtype == self.weight.dtype == "float32":
             return Pointwise()(x, self.weight)
         if jt.flags.no_grad:

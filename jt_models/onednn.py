@@ -1,6 +1,7 @@
 """oneDNN 2.2, which Jittor would download, from two wheels of the package registry."""
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -75,7 +76,10 @@ def choose(home: Path) -> str:
     return "oneDNN that Jittor downloads"
 
 
-def linker_options() -> str:
-    """What links an operation to the oneDNN that Jittor has loaded."""
+@functools.lru_cache
+def linker_options() -> str | None:
+    """What links an operation to the oneDNN that Jittor has loaded; None if that is not where this module lays it."""
+    import jittor
     import jittor_utils
-    return f'-L"{place(Path(jittor_utils.home())) / "lib"}" -lmkldnn'
+    target = place(Path(jittor_utils.home()))
+    return f'-L"{target / "lib"}" -lmkldnn' if jittor.compile_extern.mkl_ops and is_complete(target) else None
