@@ -220,6 +220,18 @@ def cpu_speed() -> str:
     return "\n\n".join(_speeds(path) for path in sorted((ROOT / "results" / "bench").rglob("*.json")))
 
 
+def cpu_profiles() -> str:
+    """Per net where a step of Jittor's goes on a CPU."""
+    rows = json.loads((ROOT / "results" / "profiles.json").read_text())
+    parts = list(rows[0]["parts"])
+    body = [[f"`{row['net']}`", f"{row['step_ms']:.0f} ms", *(
+        f"{part['ms']:.{0 if part['ms'] >= 10 else 1}f}" if part["calls"] else "" for part in row["parts"].values())]
+        for row in rows]
+    return table(["net", "step", *parts], body) + (
+        f"\n\n`python results/profiles.py {' '.join(row['net'] for row in rows)}`: milliseconds, {rows[0]['batch_size']} "
+        f"images; {_machine(rows[0]['environment'])}.")
+
+
 def _speeds(path: Path) -> str:
     """Per net and batch size of a run of bench.py: PyTorch in its faster layout, Jittor's share of that, memory."""
     from training.benchmark import HEADER, PHASES, REFERENCES, Row, table as figures
@@ -417,7 +429,7 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
-    DOCS / "benchmark.md": {"cpu_speed": cpu_speed},
+    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles},
     DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
