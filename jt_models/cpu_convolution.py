@@ -5,11 +5,11 @@ import jittor as jt
 
 from . import onednn
 from .arithmetic import like
-from .source import sizes
+from .source import linked, sizes
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
 # is one run of memory, a vector at a time; the outputs that a stride leaves out are computed and dropped.
-# Forward and backward, Jittor's oneDNN takes two to five times as long, and half for 4x4 with stride 2.
+# Forward and backward, Jittor's oneDNN takes two to eight times as long, and half for 4x4 with stride 2.
 _PLANES = """
 #ifdef __AVX512F__
 #define BYTES 64
@@ -173,5 +173,5 @@ class Pointwise(jt.Function):
         return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
 
     def _code(self, source, shapes, *others):
-        with jt.flag_scope(compile_options={f"FLAGS: {onednn.linker_options()} ": 1}):
+        with linked(onednn.linker_options()):
             return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import like, spread, total
-from .source import filled
+from .source import filled, linked
 
 HEADER = """
 #include <cudnn.h>
@@ -53,7 +53,7 @@ def takes(*values) -> bool:
 def code(source, shapes, *inputs, header=HEADER, **options):
     """jt.code of `source`, which calls cuDNN: a float32 Var for each of `shapes`."""
     # Linked, for in the process cuDNN 9's parts may be found before the whole, whose handle Jittor has.
-    with jt.flag_scope(compile_options={f'FLAGS: -L"{jt.compiler.cuda_lib}" -lcudnn ': 1}):
+    with linked(f'-L"{jt.compiler.cuda_lib}" -lcudnn'):
         return jt.code(shapes, ["float32"] * len(shapes), list(inputs), cuda_header=header, cuda_src=source,
                        **options)
 

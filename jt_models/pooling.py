@@ -42,7 +42,7 @@ class _Pool2d(Module):
 
 class MaxPool2d(_Pool2d):
     """Maximum over windows of [N, C, H, W]; the gradient goes to the first maximum, as torch's. On a CPU by a kernel of
-    our own: Jittor's takes ten times as long."""
+    our own: Jittor's takes five times as long."""
 
     def execute(self, x):
         if jt.flags.use_cuda:

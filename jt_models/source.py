@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import functools
 
+import jittor as jt
+
 
 @functools.lru_cache
 def filled(source: str, **words) -> str:
@@ -10,6 +12,11 @@ def filled(source: str, **words) -> str:
     for word, value in words.items():
         source = source.replace(word, str(value))
     return source
+
+
+def linked(options: str):
+    """Context in which operations are compiled with these options of the linker."""
+    return jt.flag_scope(compile_options={f"FLAGS: {options} ": 1})
 
 
 def sizes(kernel, stride, padding) -> str:

@@ -25,6 +25,11 @@ PARTS = {"SGD": ("struct Options",), "convolution by oneDNN": ("mkl_conv",), "1x
          "gradient of ReLU": ("const in0_type y = in0_p[i]",), "concatenation": ("memcpy",), "other": ("",)}
 
 
+def part_of(name: str, parts: dict[str, tuple[str, ...]]) -> str:
+    """The first of `parts` of whose words one is in `name`."""
+    return next(part for part, words in parts.items() if any(word in name for word in words))
+
+
 def row(net: str) -> dict:
     """A row of the table."""
     work = Work("jittor", net, image_size(net), BATCH_SIZE)
@@ -35,7 +40,7 @@ def row(net: str) -> dict:
         work.train(STEPS)
     parts = {part: {"ms": 0.0, "calls": 0.0} for part in PARTS}
     for name, _, calls, ns, *_ in report[1:]:
-        found = parts[next(part for part, words in PARTS.items() if any(word in name for word in words))]
+        found = parts[part_of(name, PARTS)]
         found["ms"] += float(ns) / 1e6 / STEPS
         found["calls"] += float(calls) / STEPS
     return {"net": net, "image_size": image_size(net), "batch_size": BATCH_SIZE, "step_ms": 1e3 * step, "parts": parts,

@@ -32,7 +32,7 @@ for framework in torch jittor; do
 done
 nets="resnet18 densenet mobilenet vgg16_bn googlenet se_resnet18 densenet121 resnet50 inception_v3 alexnet lenet_bn"
 part 90 "$python" bench.py $nets -b 128 --rounds 5 --batches 10 --output-dir $out/bench
-for kind in torch jittor jittor-conv2d; do
+for kind in torch jittor; do
     part 30 "$python" $out/steps.py $kind resnet18 densenet mobilenet vgg16_bn googlenet
 done
 unset NVIDIA_TF32_OVERRIDE

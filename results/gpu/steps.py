@@ -2,17 +2,18 @@
 
     NVIDIA_TF32_OVERRIDE=0 python results/gpu/steps.py KIND NET ...   rewrites rows of results/gpu/steps.json
 
-KIND is "torch", "jittor", or "jittor-conv2d", which is ours with Jittor's own convolution. `step_ms` is the least of
-four times five steps, without a profiler. The kernels are those that ran on the GPU, as PyTorch's profiler (CUPTI) sees
-them in either framework, with their calls and milliseconds a step.
+KIND is "torch" or "jittor". `step_ms` is the least of four times five steps, without a profiler. The kernels are those
+that ran on the GPU, as PyTorch's profiler (CUPTI) sees them in either framework, with their calls and milliseconds a
+step.
 """
 import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "results")]
 
+from profiles import part_of  # noqa: E402
 from training.bench_worker import Work  # noqa: E402
 from training.files import write_json  # noqa: E402
 
@@ -21,14 +22,6 @@ STEPS, SHOWN, WIDTH = 5, 25, 150
 # Part of a step -> what the name of a kernel of its holds; the first that fits.
 PARTS = {"BatchNorm": ("bn_",), "convolution": ("fprop", "dgrad", "wgrad", "gemm", "cutlass", "convolve", "fft2d",
                                                 "winograd", "flip_filter", "cudnn::"), "other": ("",)}
-
-
-def own_convolution() -> None:
-    """From here on the nets convolve with Jittor's operation."""
-    import jittor as jt
-    from jt_models import layers
-    layers.Convolution = lambda *options: lambda x, weight: jt.nn.conv2d(
-        x, weight, None, *options, groups=x.shape[1] // weight.shape[1])
 
 
 def kernels(work: Work) -> list[tuple[str, float, float]]:
@@ -45,18 +38,15 @@ def parts(found: list[tuple[str, float, float]]) -> dict[str, float]:
     """Milliseconds a step of each of PARTS."""
     sums = dict.fromkeys(PARTS, 0.0)
     for name, _, ms in found:
-        sums[next(part for part, words in PARTS.items() if any(word in name.lower() for word in words))] += ms
+        sums[part_of(name.lower(), PARTS)] += ms
     return sums
 
 
 def main() -> None:
     kind, *nets = sys.argv[1:]
-    framework = kind.partition("-")[0]
-    if kind == "jittor-conv2d":
-        own_convolution()
     rows = json.loads(FILE.read_text()) if FILE.is_file() else []
     for net in nets:
-        work = Work(framework, net, 32, 128)
+        work = Work(kind, net, 32, 128)
         work.train(3)
         step = min(work.train(STEPS) / STEPS for _ in range(4))
         found, where = kernels(work), work.engine.environment()
