@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
-from . import cudnn, init, kernels, onednn
+from . import cudnn, init, kernels, onednn, winograd
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
@@ -115,6 +115,9 @@ class Conv2d(nn.Conv2d):
             return self._pointwise(x)
         elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
             return Depthwise(self.stride, self.padding)(x, self.weight)
+        elif self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1 and \
+                winograd.pays(x, self.weight, self.padding):
+            return winograd.Winograd(self.padding[0])(x, self.weight)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _pointwise(self, x):

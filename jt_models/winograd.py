@@ -1,0 +1,300 @@
+"""3x3 convolution on a CPU by minimal filtering: F(2x2, 3x3) of Lavin and Gray 2015 (arXiv:1509.09308, section 4.1).
+
+2x2 outputs take 16 products for each pair of channels, in place of 36: of a transformed tile of 4x4 pixels with a
+transformed kernel. Summed over the channels these are 16 products of matrices, and so is the gradient of the weight,
+summed over the tiles.
+"""
+from __future__ import annotations
+
+import jittor as jt
+
+from .arithmetic import like
+
+# Channels lie side by side in what is transformed, so that a vector is of as many of them, whatever the plane's size.
+_HEADER = """
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+#include <omp.h>
+#ifdef __AVX512F__
+#define BYTES 64
+#else
+#define BYTES 32
+#endif
+namespace winograd {
+typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
+const int64_t lanes = BYTES / 4, tall = 6, wide = 2 * lanes;  // a product's tall x wide sums fill the registers
+const int64_t block = 96;  // tiles whose transforms stay in a core's cache
+
+inline Vector& at(float* place) { return *(Vector*)place; }
+inline int64_t up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Memory of this thread, which stays from call to call: new pages take as long as what is computed in them.
+inline float* room(int which, int64_t size) {
+    static thread_local std::vector<float> rooms[4];
+    auto& it = rooms[which];
+    if ((int64_t)it.size() < size + 16) it.resize(size + 16);
+    return (float*)up((int64_t)it.data(), 64);
+}
+
+struct Planes {
+    int64_t images, channels, height, width, padding, down, across;  // so many tiles
+};
+
+// B^T d B
+inline void transform(const Vector d[4][4], Vector* v) {
+    Vector t[4][4];
+    for (int j = 0; j < 4; j++) {
+        t[0][j] = d[0][j] - d[2][j];
+        t[1][j] = d[1][j] + d[2][j];
+        t[2][j] = d[2][j] - d[1][j];
+        t[3][j] = d[1][j] - d[3][j];
+    }
+    for (int i = 0; i < 4; i++, v += 4) {
+        v[0] = t[i][0] - t[i][2];
+        v[1] = t[i][1] + t[i][2];
+        v[2] = t[i][2] - t[i][1];
+        v[3] = t[i][1] - t[i][3];
+    }
+}
+
+// A g A^T
+inline void transform(const Vector g[2][2], Vector* v) {
+    Vector t[4][2];
+    for (int j = 0; j < 2; j++) {
+        t[0][j] = g[0][j];
+        t[1][j] = g[0][j] + g[1][j];
+        t[2][j] = g[0][j] - g[1][j];
+        t[3][j] = -g[1][j];
+    }
+    for (int i = 0; i < 4; i++, v += 4) {
+        v[0] = t[i][0];
+        v[1] = t[i][0] + t[i][1];
+        v[2] = t[i][0] - t[i][1];
+        v[3] = -t[i][1];
+    }
+}
+
+// Channels from `channel` on, `lanes` of them, of rows of tiles, SIDE x SIDE pixels each, to v [16, tiles, pitch].
+template <int SIDE>
+void scatter(const float* x, const Planes& p, int64_t channel, int64_t start, int64_t end, float* v, int64_t step,
+             int64_t pitch) {
+    const int64_t columns = 2 * p.across + SIDE - 2, size = p.height * p.width;
+    const int64_t left = p.padding, right = std::min(p.width, columns - left);
+    const int64_t count = std::min(lanes, p.channels - channel);
+    float* pixels = room(0, (2 * (end - start) + SIDE) * columns * lanes);
+    for (int64_t row = start; row < end;) {
+        const int64_t n = row / p.down, first = row % p.down, rows = std::min(p.down - first, end - row);
+        for (int64_t r = 0; r < 2 * rows + SIDE - 2; r++) {
+            float* to = pixels + r * columns * lanes;
+            const int64_t y = 2 * first + r - p.padding;
+            std::fill(to, to + columns * lanes, 0);
+            if (y < 0 || y >= p.height) continue;
+            const float* from = x + (n * p.channels + channel) * size + y * p.width;
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t c = 0; c < right; c++) to[(left + c) * lanes + i] = from[i * size + c];
+        }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < p.across; c++, v += pitch) {
+                Vector d[SIDE][SIDE], t[16];
+                for (int i = 0; i < SIDE; i++)
+                    for (int j = 0; j < SIDE; j++) d[i][j] = at(pixels + ((2 * r + i) * columns + 2 * c + j) * lanes);
+                transform(d, t);
+                for (int q = 0; q < 16; q++) at(v + q * step) = t[q];
+            }
+        row += rows;
+    }
+}
+
+// m [tall, wide] = or += a [tall, depth] b [depth, wide]
+template <bool ADDED>
+inline void multiply(int64_t depth, const float* a, int64_t down, int64_t along, float* b, int64_t next, float* m,
+                     int64_t pitch) {
+    Vector sums[tall][2] = {};
+    for (int64_t d = 0; d < depth; d++, a += along, b += next) {
+        const Vector left = at(b), right = at(b + lanes);
+        #pragma GCC unroll 8
+        for (int r = 0; r < tall; r++) {
+            sums[r][0] += a[r * down] * left;
+            sums[r][1] += a[r * down] * right;
+        }
+    }
+    #pragma GCC unroll 8
+    for (int r = 0; r < tall; r++)
+        for (int s = 0; s < 2; s++) {
+            Vector& to = at(m + r * pitch + s * lanes);
+            to = ADDED ? to + sums[r][s] : sums[r][s];
+        }
+}
+}
+"""
+_FORWARD = _HEADER + """
+namespace winograd {
+// G g G^T of weight [K, C, 3, 3] to u [16, K / wide, C, wide]; `turned`: of [C, K, 3, 3], turned by half a turn.
+inline void weights(const float* weight, int64_t k, int64_t c, bool turned, float* u, int64_t step) {
+    #pragma omp parallel for collapse(2)
+    for (int64_t panel = 0; panel < up(k, wide) / wide; panel++)
+        for (int64_t i = 0; i < c; i++) {
+            float g[9][wide] = {}, t[4][3][wide];
+            for (int64_t o = 0; o < std::min(wide, k - panel * wide); o++) {
+                const int64_t out = panel * wide + o;
+                const float* from = weight + (turned ? i * k + out : out * c + i) * 9;
+                for (int q = 0; q < 9; q++) g[q][o] = from[turned ? 8 - q : q];
+            }
+            for (int j = 0; j < 3; j++)
+                for (int64_t o = 0; o < wide; o++) {
+                    const float ends = g[j][o] + g[6 + j][o];
+                    t[0][j][o] = g[j][o];
+                    t[1][j][o] = (ends + g[3 + j][o]) / 2;
+                    t[2][j][o] = (ends - g[3 + j][o]) / 2;
+                    t[3][j][o] = g[6 + j][o];
+                }
+            float* to = u + (panel * c + i) * wide;
+            for (int j = 0; j < 4; j++, to += 4 * step)
+                for (int64_t o = 0; o < wide; o++) {
+                    const float ends = t[j][0][o] + t[j][2][o];
+                    to[o] = t[j][0][o];
+                    to[step + o] = (ends + t[j][1][o]) / 2;
+                    to[2 * step + o] = (ends - t[j][1][o]) / 2;
+                    to[3 * step + o] = t[j][2][o];
+                }
+        }
+}
+
+// A^T m A of m [16, tiles, pitch] to channels from `channel` on, `lanes` of them.
+inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes& p, int64_t channel, int64_t start,
+                   int64_t end) {
+    const int64_t columns = 2 * p.across * lanes, count = std::min(lanes, p.channels - channel);
+    float* pixels = room(0, 2 * columns);
+    for (int64_t row = start; row < end; row++) {
+        const int64_t n = row / p.down, top = row % p.down * 2;
+        for (int64_t c = 0; c < p.across; c++, m += pitch) {
+            Vector t[2][4];
+            for (int j = 0; j < 4; j++) {
+                const Vector d[] = {at(m + j * step), at(m + (4 + j) * step), at(m + (8 + j) * step),
+                                    at(m + (12 + j) * step)};
+                t[0][j] = d[0] + d[1] + d[2];
+                t[1][j] = d[1] - d[2] - d[3];
+            }
+            for (int i = 0; i < 2; i++) {
+                at(pixels + i * columns + 2 * c * lanes) = t[i][0] + t[i][1] + t[i][2];
+                at(pixels + i * columns + (2 * c + 1) * lanes) = t[i][1] - t[i][2] - t[i][3];
+            }
+        }
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t r = 0; r < std::min<int64_t>(2, p.height - top); r++) {
+                float* to = y + ((n * p.channels + channel + i) * p.height + top + r) * p.width;
+                for (int64_t c = 0; c < p.width; c++) to[c] = pixels[r * columns + c * lanes + i];
+            }
+    }
+}
+}
+"""
+_CONVOLVE = """
+    using namespace winograd;
+    const int64_t images = in0_shape0, c = in0_shape1, k = out0_shape1, padding = data["padding"];
+    const int64_t height = out0_shape2, width = out0_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
+    const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
+    const Planes result = {images, k, height, width, 0, down, across};
+    const int64_t rows = images * down, most = std::max<int64_t>(1, block / across);
+    const int64_t turns = up((rows + most - 1) / most, omp_get_max_threads()), each = (rows + turns - 1) / turns;
+    const int64_t inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
+    const int64_t of_u = outer * c + 16, of_v = tiles * inner + 16, of_m = tiles * outer + 16;  // 16: other cache lines
+    float* u = room(1, 16 * of_u);
+    weights(in1_p, k, c, data["turned"], u, of_u);
+    #pragma omp parallel
+    {
+        float *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
+        #pragma omp for schedule(dynamic)
+        for (int64_t start = 0; start < rows; start += each) {
+            const int64_t end = std::min(rows, start + each);
+            for (int64_t i = 0; i < c; i += lanes) scatter<4>(in0_p, source, i, start, end, v + i, of_v, inner);
+            for (int64_t q = 0; q < 16; q++)
+                for (int64_t o = 0; o < outer; o += wide)
+                    for (int64_t t = 0; t < (end - start) * across; t += tall)
+                        multiply<false>(c, v + q * of_v + t * inner, inner, 1, u + q * of_u + o * c, wide,
+                                        m + q * of_m + t * outer + o, outer);
+            for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end);
+        }
+    }
+"""
+_GRADIENT = """
+    using namespace winograd;
+    const int64_t images = in0_shape0, c = in0_shape1, k = in1_shape1, padding = data["padding"];
+    const int64_t height = in1_shape2, width = in1_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
+    const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
+    const Planes result = {images, k, height, width, 0, down, across};
+    const int64_t rows = images * down, each = std::max<int64_t>(1, block / across), tiles = each * across;
+    const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, lanes);
+    const int64_t of_u = outer * inner + 16, of_v = tiles * inner + 16, of_m = tiles * pitch + 16;
+    float *u = room(1, 16 * of_u), *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
+    std::fill(u, u + 16 * of_u, 0);
+    std::fill(v, v + 16 * of_v, 0);  // the channels that are none
+    std::fill(m, m + 16 * of_m, 0);
+    #pragma omp parallel
+    for (int64_t start = 0; start < rows; start += each) {
+        const int64_t end = std::min(rows, start + each);
+        #pragma omp for nowait
+        for (int64_t i = 0; i < c; i += lanes) scatter<4>(in0_p, source, i, start, end, v + i, of_v, inner);
+        #pragma omp for
+        for (int64_t o = 0; o < k; o += lanes) scatter<2>(in1_p, result, o, start, end, m + o, of_m, pitch);
+        #pragma omp for collapse(2)
+        for (int64_t q = 0; q < 16; q++)
+            for (int64_t i = 0; i < inner; i += wide)
+                for (int64_t o = 0; o < outer; o += tall)
+                    multiply<true>((end - start) * across, m + q * of_m + o, 1, pitch, v + q * of_v + i, inner,
+                                   u + q * of_u + o * inner + i, inner);
+    }
+    // G^T u G
+    #pragma omp parallel for
+    for (int64_t o = 0; o < k; o++)
+        for (int64_t i = 0; i < c; i++) {
+            float t[3][4], *to = out0_p + (o * c + i) * 9;
+            for (int j = 0; j < 4; j++) {
+                const float* from = u + j * of_u + o * inner + i;
+                const float middle = (from[4 * of_u] + from[8 * of_u]) / 2;
+                t[0][j] = from[0] + middle;
+                t[1][j] = (from[4 * of_u] - from[8 * of_u]) / 2;
+                t[2][j] = middle + from[12 * of_u];
+            }
+            for (int j = 0; j < 3; j++, to += 3) {
+                const float middle = (t[j][1] + t[j][2]) / 2;
+                to[0] = t[j][0] + middle;
+                to[1] = (t[j][1] - t[j][2]) / 2;
+                to[2] = middle + t[j][3];
+            }
+        }
+"""
+
+
+def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
+    """Whether this convolution of x [N, C, H, W] with weight [K, C, 3, 3], stride 1, is one for `Winograd`, and this
+    faster than oneDNN 2.2: the transforms want channels, and the weight's wants tiles."""
+    down, across = ((side + 2 * p - 1) // 2 for side, p in zip(x.shape[2:], padding))
+    return (x.dtype == weight.dtype == "float32" and padding[0] == padding[1] <= 2
+            and min(weight.shape[:2]) >= 16 and x.shape[0] * down * across >= 32)
+
+
+class Winograd(jt.Function):
+    """Convolution of x [N, C, H, W] with weight [K, C, 3, 3], float32, stride 1, the same padding of at most 2 at all
+    sides: on a CPU."""
+
+    def __init__(self, padding: int):
+        self.padding = padding
+
+    def execute(self, x, weight):
+        self.inputs = x, weight
+        return self._convolved(x, weight, weight.shape[0], self.padding)
+
+    def grad(self, g):
+        x, weight = self.inputs
+        g = like(x, g)
+        return (self._convolved(g, weight, weight.shape[1], 2 - self.padding, turned=True),
+                jt.code(weight.shape, "float32", [x, g], cpu_header=_HEADER, cpu_src=_GRADIENT,
+                        data={"padding": float(self.padding)}))
+
+    def _convolved(self, x, weight, channels, padding, turned=False):
+        n, _, h, w = x.shape
+        return jt.code([n, channels, h + 2 * padding - 2, w + 2 * padding - 2], "float32", [x, weight],
+                       cpu_header=_FORWARD, cpu_src=_CONVOLVE,
+                       data={"padding": float(padding), "turned": float(turned)})
