@@ -133,26 +133,53 @@ extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const fl
                           float, float*, int64_t);
 """
 _POINTWISE = """
-    const int64_t images = in0_shape0, c = in0_shape1, pixels = in0_shape2 * in0_shape3, k = in1_shape0;
+    const int64_t images = in0_shape0, c = in0_shape1, height = in0_shape2, width = in0_shape3, k = in1_shape0;
+    const int64_t step_h = data["stride0"], step_w = data["stride1"];
+    const int64_t size = height * width, down = (height - 1) / step_h + 1, across = (width - 1) / step_w + 1;
+    const int64_t pixels = down * across;
+    const bool all = step_h == 1 && step_w == 1;
+    // What a stride takes of an image, in `taken`.
+    auto take = [=](const float* x, std::vector<float>& taken) {
+        if (all) return x;
+        taken.resize(c * pixels);
+        float* to = taken.data();
+        for (int64_t i = 0; i < c; i++)
+            for (int64_t r = 0; r < down; r++)
+                for (int64_t j = 0; j < across; j++) *to++ = x[i * size + r * step_h * width + j * step_w];
+        return (const float*)taken.data();
+    };
 """
 _PRODUCT = _POINTWISE + """
-    #pragma omp parallel for if (images > 1)
-    for (int64_t n = 0; n < images; n++)
-        dnnl_sgemm('N', 'N', k, pixels, c, 1, in1_p, c, in0_p + n * c * pixels, pixels, 0, out0_p + n * k * pixels,
-                   pixels);
+    #pragma omp parallel if (images > 1)
+    {
+        std::vector<float> taken;
+        #pragma omp for
+        for (int64_t n = 0; n < images; n++)
+            dnnl_sgemm('N', 'N', k, pixels, c, 1, in1_p, c, take(in0_p + n * c * size, taken), pixels, 0,
+                       out0_p + n * k * pixels, pixels);
+    }
 """
 _PRODUCT_BACKWARD = _POINTWISE + """
     std::vector<std::vector<float>> sums(omp_get_max_threads());
     #pragma omp parallel if (images > 1)
     {
         auto& sum = sums[omp_get_thread_num()];
+        std::vector<float> taken, parts;
         #pragma omp for schedule(static)
         for (int64_t n = 0; n < images; n++) {
-            const float *x = in0_p + n * c * pixels, *g = in2_p + n * k * pixels;
+            const float *x = take(in0_p + n * c * size, taken), *g = in2_p + n * k * pixels;
             const float added = !sum.empty();
             sum.resize(k * c);
-            dnnl_sgemm('T', 'N', c, pixels, k, 1, in1_p, c, g, pixels, 0, out0_p + n * c * pixels, pixels);
             dnnl_sgemm('N', 'T', k, c, pixels, 1, g, pixels, x, pixels, added, sum.data(), c);
+            float* d = out0_p + n * c * size;
+            if (!all) parts.resize(c * pixels);
+            float* part = all ? d : parts.data();
+            dnnl_sgemm('T', 'N', c, pixels, k, 1, in1_p, c, g, pixels, 0, part, pixels);
+            if (all) continue;
+            std::fill(d, d + c * size, 0);
+            for (int64_t i = 0; i < c; i++)
+                for (int64_t r = 0; r < down; r++)
+                    for (int64_t j = 0; j < across; j++) d[i * size + r * step_h * width + j * step_w] = *part++;
         }
     }
     std::fill(out1_p, out1_p + k * c, 0);
@@ -165,13 +192,18 @@ class Pointwise(jt.Function):
     """Convolution of x [N, C, H, W] with weight [K, C, 1, 1], float32, on a CPU: a product of matrices for each image,
     by the oneDNN that Jittor has."""
 
+    def __init__(self, stride: tuple[int, int]):
+        self.stride = stride
+
     def execute(self, x, weight):
         self.inputs = x, weight
-        return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *x.shape[2:]]])[0]
+        sides = [-(-side // step) for side, step in zip(x.shape[2:], self.stride)]
+        return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *sides]])[0]
 
     def grad(self, g):
         return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
 
     def _code(self, source, shapes, *others):
         with linked(onednn.linker_options()):
-            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source)
+            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source,
+                           data={f"stride{i}": float(step) for i, step in enumerate(self.stride)})

@@ -115,24 +115,27 @@ class Rectified(jt.Function):
                        cpu_src=filled(_GRADIENT, LINEAR=self.linear))
 
 
-# A plane is copied into as many pixels as the windows cover, so that all of these are whole. The place of a window's
-# maximum, its first one, is kept as the number of that pixel in the window.
+# A plane is copied into as many pixels as the windows cover, so that all of these are whole.
 _WINDOWS = """
     const int64_t planes = in0_shape0 * in0_shape1, height = in0_shape2, width = in0_shape3;
-    const int64_t down = MAXIMA_shape2, across = MAXIMA_shape3;
+    const int64_t down = RESULT_shape2, across = RESULT_shape3;
     const int64_t tall = (down - 1) * STEP_H + KH, wide = (across - 1) * STEP_W + KW;
 """
-_LARGEST = filled(_WINDOWS, MAXIMA="out0") + """
+_COPIED = """
+            for (int64_t r = 0; r < std::min(height, tall - PAD_H); r++) {
+                const in0_type* row = in0_p + (plane * height + r) * width;
+                std::copy(row, row + std::min(width, wide - PAD_W), &pixels[(r + PAD_H) * wide + PAD_W]);
+            }
+"""
+# The place of a window's maximum, its first one, is kept as the number of that pixel in the window.
+_LARGEST = filled(_WINDOWS, RESULT="out0") + """
     const in0_type least = std::numeric_limits<in0_type>::lowest();
     #pragma omp parallel
     {
         std::vector<in0_type> pixels(tall * wide, least);
         #pragma omp for
         for (int64_t plane = 0; plane < planes; plane++) {
-            for (int64_t r = 0; r < std::min(height, tall - PAD_H); r++) {
-                const in0_type* row = in0_p + (plane * height + r) * width;
-                std::copy(row, row + std::min(width, wide - PAD_W), &pixels[(r + PAD_H) * wide + PAD_W]);
-            }
+""" + _COPIED + """
             for (int64_t r = 0; r < down; r++) {
                 in0_type* y = out0_p + (plane * down + r) * across;
                 int32_t* found = out1_p + (plane * down + r) * across;
@@ -155,7 +158,7 @@ _LARGEST = filled(_WINDOWS, MAXIMA="out0") + """
         }
     }
 """
-_LARGEST_BACKWARD = filled(_WINDOWS, MAXIMA="in1") + """
+_LARGEST_BACKWARD = filled(_WINDOWS, RESULT="in1") + """
     #pragma omp parallel for
     for (int64_t plane = 0; plane < planes; plane++) {
         in0_type* d = out0_p + plane * height * width;
@@ -168,15 +171,72 @@ _LARGEST_BACKWARD = filled(_WINDOWS, MAXIMA="in1") + """
             }
     }
 """
+# Sums begin at every pixel, since then a vector of them is one run of memory; those that a stride leaves out are dropped.
+_SUMS = filled(_WINDOWS, RESULT="out0") + """
+    const int64_t places = (tall - KH) * wide + wide - KW + 1;
+    #pragma omp parallel
+    {
+        std::vector<in0_type> pixels(tall * wide), sums(places);
+        #pragma omp for
+        for (int64_t plane = 0; plane < planes; plane++) {
+""" + _COPIED + """
+            #pragma omp simd
+            for (int64_t k = 0; k < places; k++) {
+                in0_type sum = 0;
+                for (int i = 0; i < KH; i++)
+                    for (int j = 0; j < KW; j++) sum += pixels[k + i * wide + j];
+                sums[k] = sum;
+            }
+            in0_type* y = out0_p + plane * down * across;
+            for (int64_t r = 0; r < down; r++)
+                for (int64_t c = 0; c < across; c++) *y++ = sums[r * STEP_H * wide + c * STEP_W];
+        }
+    }
+"""
+_SUMS_BACKWARD = filled(_WINDOWS, RESULT="in1") + """
+    const int64_t last = (KH - 1) * wide + KW - 1;
+    #pragma omp parallel
+    {
+        // The gradients, where their windows begin, follow as many zeros as a window reaches back.
+        std::vector<in0_type> sums(tall * wide), spread(last + tall * wide);
+        #pragma omp for
+        for (int64_t plane = 0; plane < planes; plane++) {
+            const in0_type* g = in1_p + plane * down * across;
+            for (int64_t r = 0; r < down; r++)
+                for (int64_t c = 0; c < across; c++) spread[last + r * STEP_H * wide + c * STEP_W] = *g++;
+            #pragma omp simd
+            for (int64_t k = 0; k < tall * wide; k++) {
+                in0_type sum = 0;
+                for (int i = 0; i < KH; i++)
+                    for (int j = 0; j < KW; j++) sum += spread[last + k - i * wide - j];
+                sums[k] = sum;
+            }
+            for (int64_t r = 0; r < height; r++) {
+                in0_type* row = out0_p + (plane * height + r) * width;
+                const int64_t covered = r + PAD_H < tall ? std::min(width, wide - PAD_W) : 0;
+                std::copy_n(&sums[(r + PAD_H) * wide + PAD_W], covered, row);
+                std::fill(row + covered, row + width, 0);
+            }
+        }
+    }
+"""
 
 
-class MaxPool(jt.Function):
-    """Maxima of x [N, C, H, W] over windows, `size` of them down and across, as torch's: on a CPU."""
+class _Windows(jt.Function):
+    """Of x [N, C, H, W] over windows, `size` of them down and across, which may reach over the edges: on a CPU."""
 
     def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
                  size: tuple[int, int]):
         self.defined = sizes(kernel, stride, padding)
         self.size = size
+
+    def _code(self, source, shapes, dtypes, *inputs):
+        return jt.code(shapes, dtypes, list(inputs), cpu_src=source,
+                       cpu_header=f"#include <algorithm>\n#include <limits>\n#include <vector>\n{self.defined}")
+
+
+class MaxPool(_Windows):
+    """Maxima over windows, as torch's."""
 
     def execute(self, x):
         self.x, shape = x, [*x.shape[:2], *self.size]
@@ -186,6 +246,13 @@ class MaxPool(jt.Function):
     def grad(self, g):
         return self._code(_LARGEST_BACKWARD, [self.x.shape], [self.x.dtype], self.x, like(self.x, g), self.found)[0]
 
-    def _code(self, source, shapes, dtypes, *inputs):
-        return jt.code(shapes, dtypes, list(inputs), cpu_src=source,
-                       cpu_header=f"#include <algorithm>\n#include <limits>\n#include <vector>\n{self.defined}")
+
+class SumPool(_Windows):
+    """Sums over windows."""
+
+    def execute(self, x):
+        self.x = x
+        return self._code(_SUMS, [[*x.shape[:2], *self.size]], [x.dtype], x)[0]
+
+    def grad(self, g):
+        return self._code(_SUMS_BACKWARD, [self.x.shape], [self.x.dtype], self.x, like(self.x, g))[0]

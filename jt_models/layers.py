@@ -121,13 +121,13 @@ class Conv2d(nn.Conv2d):
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _pointwise(self, x):
-        n, c, h, w = x.shape
-        if self.stride != (1, 1):
-            (down, right), (h, w) = self.stride, (-(-side // s) for side, s in zip((h, w), self.stride))
-            x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{down}", f"i3*{right}"])
+        n, c = x.shape[:2]
+        h, w = (-(-side // s) for side, s in zip(x.shape[2:], self.stride))
         by_image = h * w >= 16 and jt.flags.enable_tuner and onednn.linker_options()
         if by_image and x.dtype == self.weight.dtype == "float32":
-            return Pointwise()(x, self.weight)
+            return Pointwise(self.stride)(x, self.weight)
+        if self.stride != (1, 1):
+            x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{self.stride[0]}", f"i3*{self.stride[1]}"])
         if jt.flags.no_grad:
             return nn.conv2d(x, self.weight)
         columns = x.transpose(1, 0, 2, 3).reshape(c, n * h * w)

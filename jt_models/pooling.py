@@ -68,7 +68,7 @@ class MaxPool2d(_Pool2d):
 
 class AvgPool2d(_Pool2d):
     """Mean over windows of [N, C, H, W]. Jittor's own ignores `count_include_pad=False`, and its
-    divisor is wrong for ceil_mode with padding."""
+    divisor is wrong for ceil_mode with padding. On a CPU the sums are a kernel of our own."""
 
     def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
         super().__init__(kernel_size, stride, padding, ceil_mode)
@@ -83,12 +83,13 @@ class AvgPool2d(_Pool2d):
 
     def execute(self, x):
         n, c, h, w = x.shape
-        (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
         counts = np.outer(self._counts(h, 0), self._counts(w, 1))
-        oh, ow = counts.shape
-        windows = x.reindex([n, c, oh, ow, kh, kw],
-                            ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"])
-        total = windows.sum([4, 5])
+        if jt.flags.use_cuda:
+            (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
+            total = x.reindex([n, c, *counts.shape, kh, kw],
+                              ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"]).sum([4, 5])
+        else:
+            total = kernels.SumPool(self.kernel_size, self.stride, self.padding, counts.shape)(x)
         if (counts == counts[0, 0]).all():
             return total / int(counts[0, 0])
         return total / jt.array(counts[None, None].astype("int32"))
