@@ -133,12 +133,12 @@ _LARGEST = filled(_WINDOWS, RESULT="out0") + """
     #pragma omp parallel
     {
         std::vector<in0_type> pixels(tall * wide, least);
+        std::vector<int> found(across);
         #pragma omp for
         for (int64_t plane = 0; plane < planes; plane++) {
 """ + _COPIED + """
             for (int64_t r = 0; r < down; r++) {
                 in0_type* y = out0_p + (plane * down + r) * across;
-                int32_t* found = out1_p + (plane * down + r) * across;
                 const int64_t top = std::max<int64_t>(0, PAD_H - r * STEP_H);
                 for (int64_t c = 0; c < across; c++) {
                     y[c] = least;
@@ -154,6 +154,7 @@ _LARGEST = filled(_WINDOWS, RESULT="out0") + """
                         found[c] = larger ? tap : found[c];
                     }
                 }
+                std::copy(found.begin(), found.end(), out1_p + (plane * down + r) * across);
             }
         }
     }
@@ -238,9 +239,13 @@ class _Windows(jt.Function):
 class MaxPool(_Windows):
     """Maxima over windows, as torch's."""
 
+    def __init__(self, kernel, *others):
+        super().__init__(kernel, *others)
+        self.place = "uint8" if kernel[0] * kernel[1] <= 256 else "int32"
+
     def execute(self, x):
         self.x, shape = x, [*x.shape[:2], *self.size]
-        y, self.found = self._code(_LARGEST, [shape, shape], [x.dtype, "int32"], x)
+        y, self.found = self._code(_LARGEST, [shape, shape], [x.dtype, self.place], x)
         return y
 
     def grad(self, g):

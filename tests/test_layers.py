@@ -92,6 +92,14 @@ def test_avg_pool(h, w, kernel, stride, padding, ceil_mode, count_include_pad):
                    count_include_pad=count_include_pad))
 
 
+@pytest.mark.parametrize("kernel", [16, 17])
+def test_max_pool_of_large_windows(kernel):
+    """Of 256 pixels, the most whose places are kept in a byte, and of more."""
+    x = image(2, 3, 33, 30)
+    x[0, 0, 15:17, 15:17] = 9  # the last places of the first window
+    assert_close(run_jittor(layers.MaxPool2d(kernel, 5, 2), x), run_torch(torch.nn.MaxPool2d(kernel, 5, 2), x))
+
+
 def test_max_pool_gives_the_gradient_to_the_first_of_equal_values():
     x = np.zeros((1, 1, 4, 4), "float32")
     for kernel, padding in ((2, 0), (3, 1)):
