@@ -65,8 +65,8 @@ def synchronised(net: Module) -> Module:
 
 
 def stock(net: Module) -> Module:
-    """`net` with Jittor's own computation in every module that is a convolution, BatchNorm, ReLU, ReLU6 or max pool, to
-    measure speed against. What a net calls as a function stays ours."""
+    """`net` with Jittor's own computation in every module that is a convolution, BatchNorm, ReLU, ReLU6, max or average
+    pool, to measure speed against. What a net calls as a function stays ours."""
     for module in net.modules():
         if isinstance(module, Conv2d):
             module.execute = functools.partial(nn.Conv2d.execute, module)
@@ -75,7 +75,7 @@ def stock(net: Module) -> Module:
             module.execute = functools.partial(nn.BatchNorm.execute, module)
         elif isinstance(module, ReLU):  # ReLU6 is one, too
             module.execute = nn.relu6 if isinstance(module, ReLU6) else nn.relu
-        elif isinstance(module, MaxPool2d):
+        elif isinstance(module, (AvgPool2d, MaxPool2d)):
             module.execute = module.by_jittor
     return net
 
@@ -85,7 +85,8 @@ class Conv2d(nn.Conv2d):
 
     On a CPU, with a 1x1 kernel it is a matrix product for each image, or, where these are less than 16 pixels, one for
     all; for the latter Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else takes up to fifteen times as
-    long. A depthwise one has a kernel of our own there. On a GPU see `convolution`.
+    long. With a 3x3 kernel and stride 1 it is `winograd`'s, where that is faster, and a depthwise one has a kernel of our
+    own. On a GPU see `convolution`.
 
     Raises:
         ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.

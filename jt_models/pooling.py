@@ -39,6 +39,10 @@ class _Pool2d(Module):
                              f"pixels with padding {padding}")
         return windows
 
+    def _by_kernel(self, kind, x):
+        size = tuple(self.output_size(side, axis) for axis, side in enumerate(x.shape[2:]))
+        return kind(self.kernel_size, self.stride, self.padding, size)(x)
+
 
 class MaxPool2d(_Pool2d):
     """Maximum over windows of [N, C, H, W]; the gradient goes to the first maximum, as torch's. On a CPU by a kernel of
@@ -47,8 +51,7 @@ class MaxPool2d(_Pool2d):
     def execute(self, x):
         if jt.flags.use_cuda:
             return self.by_jittor(x)
-        size = tuple(self.output_size(side, axis) for axis, side in enumerate(x.shape[2:]))
-        return kernels.MaxPool(self.kernel_size, self.stride, self.padding, size)(x)
+        return self._by_kernel(kernels.MaxPool, x)
 
     def by_jittor(self, x):
         """The same by Jittor's pool."""
@@ -82,14 +85,19 @@ class AvgPool2d(_Pool2d):
         return end - begin
 
     def execute(self, x):
-        n, c, h, w = x.shape
-        counts = np.outer(self._counts(h, 0), self._counts(w, 1))
         if jt.flags.use_cuda:
-            (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
-            total = x.reindex([n, c, *counts.shape, kh, kw],
-                              ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"]).sum([4, 5])
-        else:
-            total = kernels.SumPool(self.kernel_size, self.stride, self.padding, counts.shape)(x)
+            return self.by_jittor(x)
+        return self._divided(self._by_kernel(kernels.SumPool, x), x)
+
+    def by_jittor(self, x):
+        """The same by operations that Jittor compiles."""
+        (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
+        size = [self.output_size(side, axis) for axis, side in enumerate(x.shape[2:])]
+        windows = x.reindex([*x.shape[:2], *size, kh, kw], ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"])
+        return self._divided(windows.sum([4, 5]), x)
+
+    def _divided(self, total, x):
+        counts = np.outer(*(self._counts(side, axis) for axis, side in enumerate(x.shape[2:])))
         if (counts == counts[0, 0]).all():
             return total / int(counts[0, 0])
         return total / jt.array(counts[None, None].astype("int32"))

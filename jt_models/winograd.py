@@ -25,6 +25,7 @@ namespace winograd {
 typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
 const int64_t lanes = BYTES / 4, tall = 6, wide = 2 * lanes;  // a product's tall x wide sums fill the registers
 const int64_t block = 96;  // tiles whose transforms stay in a core's cache
+const int64_t line = 16;   // numbers of a line of the cache, in which only one thread may write
 
 inline Vector& at(float* place) { return *(Vector*)place; }
 inline int64_t up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -199,7 +200,7 @@ _CONVOLVE = """
     const int64_t rows = images * down, most = std::max<int64_t>(1, block / across);
     const int64_t turns = up((rows + most - 1) / most, omp_get_max_threads()), each = (rows + turns - 1) / turns;
     const int64_t inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
-    const int64_t of_u = outer * c + 16, of_v = tiles * inner + 16, of_m = tiles * outer + 16;  // 16: other cache lines
+    const int64_t of_u = outer * c + line, of_v = tiles * inner + line, of_m = tiles * outer + line;
     float* u = room(1, 16 * of_u);
     weights(in1_p, k, c, data["turned"], u, of_u);
     #pragma omp parallel
@@ -224,20 +225,29 @@ _GRADIENT = """
     const int64_t height = in1_shape2, width = in1_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
     const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
     const Planes result = {images, k, height, width, 0, down, across};
-    const int64_t rows = images * down, each = std::max<int64_t>(1, block / across), tiles = each * across;
-    const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, lanes);
-    const int64_t of_u = outer * inner + 16, of_v = tiles * inner + 16, of_m = tiles * pitch + 16;
+    const int64_t rows = images * down, each = std::max<int64_t>(1, 2 * block / across), tiles = each * across;
+    const int64_t some = (each + omp_get_max_threads() - 1) / omp_get_max_threads();
+    const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
+    const int64_t of_u = outer * inner + line, of_v = tiles * inner + line, of_m = tiles * pitch + line;
     float *u = room(1, 16 * of_u), *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
     std::fill(u, u + 16 * of_u, 0);
     std::fill(v, v + 16 * of_v, 0);  // the channels that are none
     std::fill(m, m + 16 * of_m, 0);
-    #pragma omp parallel
+    #pragma omp parallel  // The threads share a block: the sums are as large as 16 kernels of all pairs of channels.
     for (int64_t start = 0; start < rows; start += each) {
         const int64_t end = std::min(rows, start + each);
-        #pragma omp for nowait
-        for (int64_t i = 0; i < c; i += lanes) scatter<4>(in0_p, source, i, start, end, v + i, of_v, inner);
-        #pragma omp for
-        for (int64_t o = 0; o < k; o += lanes) scatter<2>(in1_p, result, o, start, end, m + o, of_m, pitch);
+        #pragma omp for collapse(2) nowait
+        for (int64_t row = start; row < end; row += some)
+            for (int64_t i = 0; i < c; i += line)
+                for (int64_t j = i; j < std::min(c, i + line); j += lanes)
+                    scatter<4>(in0_p, source, j, row, std::min(end, row + some), v + (row - start) * across * inner + j,
+                               of_v, inner);
+        #pragma omp for collapse(2)
+        for (int64_t row = start; row < end; row += some)
+            for (int64_t o = 0; o < k; o += line)
+                for (int64_t j = o; j < std::min(k, o + line); j += lanes)
+                    scatter<2>(in1_p, result, j, row, std::min(end, row + some), m + (row - start) * across * pitch + j,
+                               of_m, pitch);
         #pragma omp for collapse(2)
         for (int64_t q = 0; q < 16; q++)
             for (int64_t i = 0; i < inner; i += wide)
@@ -277,7 +287,7 @@ def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
 
 class Winograd(jt.Function):
     """Convolution of x [N, C, H, W] with weight [K, C, 3, 3], float32, stride 1, the same padding of at most 2 at all
-    sides: on a CPU."""
+    sides: on a CPU. A pixel reaches the outputs of its own windows only; an infinite one makes them NaN."""
 
     def __init__(self, padding: int):
         self.padding = padding

@@ -20,9 +20,10 @@ FILE = Path(__file__).with_suffix(".json")
 STEPS, BATCH_SIZE = 3, 32
 # Part of a step -> what the name of an operation of its holds, which is the source of a compiled one; the first that
 # fits.
-PARTS = {"SGD": ("struct Options",), "convolution by oneDNN": ("mkl_conv",), "1x1 convolution": ("dnnl_sgemm",),
-         "depthwise": ("pitch",), "linear": ("mkl_matmul",), "BatchNorm": ("variance", "slope"), "max pool": ("tall",),
-         "gradient of ReLU": ("const in0_type y = in0_p[i]",), "concatenation": ("memcpy",), "other": ("",)}
+PARTS = {"SGD": ("struct Options",), "3x3 convolution": ("namespace winograd",), "1x1 convolution": ("dnnl_sgemm",),
+         "others by oneDNN": ("mkl_conv",), "depthwise": ("pitch",), "linear": ("mkl_matmul",),
+         "BatchNorm": ("variance", "slope"), "pools": ("wide",), "gradient of ReLU": ("const in0_type y = in0_p[i]",),
+         "concatenation": ("memcpy",), "other": ("",)}
 
 
 def part_of(name: str, parts: dict[str, tuple[str, ...]]) -> str:

@@ -232,6 +232,34 @@ def cpu_profiles() -> str:
         f"images; {_machine(rows[0]['environment'])}.")
 
 
+def cpu_winograd() -> str:
+    """Per shape of a 3x3 convolution time and error of `jt_models.winograd`, and of Jittor's oneDNN."""
+    made = json.loads((ROOT / "results" / "winograd.json").read_text())
+    body = []
+    for row in made["rows"]:
+        images, fan_in, fan_out, side = row["shape"]
+        cells = [f"{images} of {side}x{side}", f"{fan_in} to {fan_out}"]
+        for phase in ("forward", "training"):
+            found = row[phase]
+            cells += [f"{1e3 * found['onednn']:.2f} ms", f"{found['ratio']:.2f}x ({found['least']:.2f} to "
+                      f"{found['largest']:.2f})"]
+        body.append(cells + [", ".join(f"{u:.1f}" for u in row["error_u"][name]) for name in ("onednn", "winograd")])
+    return table(["images", "channels", "oneDNN, forward", "ours", "with both gradients", "ours",
+                  "errors of oneDNN (u): output, gradients", "ours"], body) + (
+        f"\n\n`python results/winograd.py`: float32, padding 1, {made['rounds']} rounds; errors of the first "
+        f"{made['checked']} images, seed 0; {_machine(made['environment'])}.")
+
+
+def cpu_pipeline() -> str:
+    """How long an epoch takes beside its steps."""
+    made = json.loads((ROOT / "results" / "pipeline.json").read_text())
+    body = [[str(row["batch_size"]), row["framework"], f"{row['steps_ms']:.1f} ms", f"{row['making_ms']:.2f} ms",
+             f"{row['ratio']:.3f} ({row['least']:.3f} to {row['largest']:.3f})"] for row in made["rows"]]
+    return table(["images", "framework", "step", "making its batch", "epoch, by its steps"], body) + (
+        f"\n\n`python results/pipeline.py`: `{made['net']}`, {made['steps']} steps on {made['images']:,} images of 32x32, "
+        f"{made['rounds']} rounds, seed 0; {_machine(made['environment'])}.")
+
+
 def _speeds(path: Path) -> str:
     """Per net and batch size of a run of bench.py: PyTorch in its faster layout, Jittor's share of that, memory."""
     from training.benchmark import HEADER, PHASES, REFERENCES, Row, table as figures
@@ -429,7 +457,8 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
-    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles},
+    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles, "cpu_winograd": cpu_winograd,
+                            "cpu_pipeline": cpu_pipeline},
     DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},

@@ -54,6 +54,19 @@ def test_rounding(shape):
         assert error(a, b).worst <= 32 * U
 
 
+def test_a_large_pixel_reaches_its_own_windows_only():
+    """To the bit, though a tile computes four windows together."""
+    x, weight, _ = drawn(np.random.default_rng(0).standard_normal, 1, 16, 16, 9, 8, padding=1)
+    for row, column in ((3, 4), (4, 4), (3, 5), (4, 5)):  # one of each kind of place in a tile
+        large = x.copy()
+        large[:, :, row, column] = 1e30
+        own = np.zeros((9, 8), bool)
+        own[row - 1:row + 2, column - 1:column + 2] = True
+        a, b = (Winograd(1)(jt.array(v), jt.array(weight)).numpy() for v in (x, large))
+        assert (np.abs(b[..., own]) > 1e20).all()
+        np.testing.assert_array_equal(a[..., ~own], b[..., ~own])
+
+
 @pytest.mark.parametrize("options, by_winograd", [({}, True), ({"padding": 0}, True), ({"stride": 2}, False),
                                                   ({"dilation": 2}, False), ({"groups": 2}, False)])
 def test_which_convolutions_go_this_way(options, by_winograd):

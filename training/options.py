@@ -167,7 +167,7 @@ def parser(framework: str, add_help: bool = True) -> argparse.ArgumentParser:
         g = p.add_argument_group("Jittor only")
         # No default of its own: compare.py takes an option that is not given for one that PyTorch's lacks.
         g.add_argument("--kernels", choices=("own", "stock"),
-                       help="stock: convolutions and BatchNorm as Jittor computes them, the latter less "
+                       help="stock: convolutions, BatchNorm, ReLUs and pools as Jittor computes them, BatchNorm less "
                             "exact and with the biased variance; to measure against (default: own)")
     else:
         g = p.add_argument_group("PyTorch only")
