@@ -215,7 +215,7 @@ _SUMS_BACKWARD = filled(_WINDOWS, RESULT="in1") + """
             for (int64_t r = 0; r < height; r++) {
                 in0_type* row = out0_p + (plane * height + r) * width;
                 const int64_t covered = r + PAD_H < tall ? std::min(width, wide - PAD_W) : 0;
-                std::copy_n(&sums[(r + PAD_H) * wide + PAD_W], covered, row);
+                if (covered) std::copy_n(&sums[(r + PAD_H) * wide + PAD_W], covered, row);
                 std::fill(row + covered, row + width, 0);
             }
         }
@@ -253,7 +253,7 @@ class MaxPool(_Windows):
 
 
 class SumPool(_Windows):
-    """Sums over windows."""
+    """Sums over windows, which cost as many additions for each pixel as they have pixels, whatever the stride."""
 
     def execute(self, x):
         self.x = x

@@ -71,7 +71,7 @@ class MaxPool2d(_Pool2d):
 
 class AvgPool2d(_Pool2d):
     """Mean over windows of [N, C, H, W]. Jittor's own ignores `count_include_pad=False`, and its
-    divisor is wrong for ceil_mode with padding. On a CPU the sums are a kernel of our own."""
+    divisor is wrong for ceil_mode with padding. On a CPU the sums of small windows are a kernel of our own."""
 
     def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
         super().__init__(kernel_size, stride, padding, ceil_mode)
@@ -85,7 +85,7 @@ class AvgPool2d(_Pool2d):
         return end - begin
 
     def execute(self, x):
-        if jt.flags.use_cuda:
+        if jt.flags.use_cuda or self.kernel_size[0] * self.kernel_size[1] > 16:
             return self.by_jittor(x)
         return self._divided(self._by_kernel(kernels.SumPool, x), x)
 

@@ -23,7 +23,7 @@ _HEADER = """
 #endif
 namespace winograd {
 typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
-const int64_t lanes = BYTES / 4, tall = 6, wide = 2 * lanes;  // a product's tall x wide sums fill the registers
+const int64_t lanes = BYTES / 4, tall = 6, wide = 2 * lanes;  // tall x wide sums fill AVX2's registers
 const int64_t block = 96;  // tiles whose transforms stay in a core's cache
 const int64_t line = 16;   // numbers of a line of the cache, in which only one thread may write
 
@@ -225,8 +225,9 @@ _GRADIENT = """
     const int64_t height = in1_shape2, width = in1_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
     const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
     const Planes result = {images, k, height, width, 0, down, across};
-    const int64_t rows = images * down, each = std::max<int64_t>(1, 2 * block / across), tiles = each * across;
-    const int64_t some = (each + omp_get_max_threads() - 1) / omp_get_max_threads();
+    const int64_t rows = images * down, threads = omp_get_max_threads();
+    const int64_t each = up(std::max<int64_t>(1, 2 * block / across), threads), some = each / threads;
+    const int64_t tiles = each * across;
     const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
     const int64_t of_u = outer * inner + line, of_v = tiles * inner + line, of_m = tiles * pitch + line;
     float *u = room(1, 16 * of_u), *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
@@ -287,7 +288,8 @@ def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
 
 class Winograd(jt.Function):
     """Convolution of x [N, C, H, W] with weight [K, C, 3, 3], float32, stride 1, the same padding of at most 2 at all
-    sides: on a CPU. A pixel reaches the outputs of its own windows only; an infinite one makes them NaN."""
+    sides: on a CPU. A pixel reaches the outputs of its own windows only, of which an infinite one may make NaN; but of the
+    weight's gradient all nine taps, so that beside a huge pixel they lose the digits that are smaller."""
 
     def __init__(self, padding: int):
         self.padding = padding

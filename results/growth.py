@@ -33,7 +33,8 @@ def measure() -> int:
 def draw() -> None:
     """One colour a net, PyTorch solid and Jittor dashed."""
     found = {}
-    for path in OUT.glob("*/*.csv"):
+    for side in SIDES:
+        path, = (OUT / str(side)).glob("*.csv")  # of one machine and its versions
         for row in csv.DictReader(path.open()):
             key = row["phase"], row["net"], row["column"], int(row["batch_size"]), int(row["image_size"])
             found[key] = float(row["images_per_second"])

@@ -92,12 +92,13 @@ def test_avg_pool(h, w, kernel, stride, padding, ceil_mode, count_include_pad):
                    count_include_pad=count_include_pad))
 
 
-@pytest.mark.parametrize("kernel", [16, 17])
-def test_max_pool_of_large_windows(kernel):
-    """Of 256 pixels, the most whose places are kept in a byte, and of more."""
+@pytest.mark.parametrize("kind, kernel", [("MaxPool2d", 16), ("MaxPool2d", 17), ("AvgPool2d", 5)])
+def test_pools_of_large_windows(kind, kernel):
+    """On a CPU the places of maxima are a byte in up to 256 pixels, and means of more than 16 are Jittor's."""
     x = image(2, 3, 33, 30)
     x[0, 0, 15:17, 15:17] = 9  # the last places of the first window
-    assert_close(run_jittor(layers.MaxPool2d(kernel, 5, 2), x), run_torch(torch.nn.MaxPool2d(kernel, 5, 2), x))
+    pools = (getattr(module, kind)(kernel, 5, 2) for module in (layers, torch.nn))
+    assert_close(*(run(pool, x) for run, pool in zip((run_jittor, run_torch), pools)))
 
 
 def test_max_pool_gives_the_gradient_to_the_first_of_equal_values():
