@@ -5,17 +5,12 @@ import jittor as jt
 
 from . import onednn
 from .arithmetic import like
-from .source import linked, sizes
+from .source import BYTES, linked, sizes
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
 # is one run of memory, a vector at a time; the outputs that a stride leaves out are computed and dropped.
 # Forward and backward, Jittor's oneDNN takes two to eight times as long, and half for 4x4 with stride 2.
-_PLANES = """
-#ifdef __AVX512F__
-#define BYTES 64
-#else
-#define BYTES 32
-#endif
+_PLANES = BYTES + """
     const int64_t images = in0_shape0, channels = in0_shape1, height = in0_shape2, width = in0_shape3;
     const int64_t padded = height + 2 * PAD_H, pitch = width + 2 * PAD_W, size = height * width;
     const int64_t down = (padded - KH) / STEP_H + 1, across = (pitch - KW) / STEP_W + 1;

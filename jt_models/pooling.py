@@ -39,9 +39,11 @@ class _Pool2d(Module):
                              f"pixels with padding {padding}")
         return windows
 
+    def _output_sizes(self, x):
+        return tuple(self.output_size(side, axis) for axis, side in enumerate(x.shape[2:]))
+
     def _by_kernel(self, kind, x):
-        size = tuple(self.output_size(side, axis) for axis, side in enumerate(x.shape[2:]))
-        return kind(self.kernel_size, self.stride, self.padding, size)(x)
+        return kind(self.kernel_size, self.stride, self.padding, self._output_sizes(x))(x)
 
 
 class MaxPool2d(_Pool2d):
@@ -56,7 +58,7 @@ class MaxPool2d(_Pool2d):
     def by_jittor(self, x):
         """The same by Jittor's pool."""
         n, c, h, w = x.shape
-        oh, ow = self.output_size(h, 0), self.output_size(w, 1)
+        oh, ow = self._output_sizes(x)
         (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
         partial = (oh - 1) * sh + kh > h + 2 * ph or (ow - 1) * sw + kw > w + 2 * pw  # in ceil_mode
         if h > kh and w > kw and not partial:
@@ -92,8 +94,7 @@ class AvgPool2d(_Pool2d):
     def by_jittor(self, x):
         """The same by operations that Jittor compiles."""
         (kh, kw), (sh, sw), (ph, pw) = self.kernel_size, self.stride, self.padding
-        size = [self.output_size(side, axis) for axis, side in enumerate(x.shape[2:])]
-        windows = x.reindex([*x.shape[:2], *size, kh, kw], ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"])
+        windows = x.reindex([*x.shape[:2], *self._output_sizes(x), kh, kw], ["i0", "i1", f"i2*{sh}-{ph}+i4", f"i3*{sw}-{pw}+i5"])
         return self._divided(windows.sum([4, 5]), x)
 
     def _divided(self, total, x):

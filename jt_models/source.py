@@ -6,6 +6,16 @@ import functools
 import jittor as jt
 
 
+# Defines how many bytes a vector of this processor has; with less than AVX2 the compiler makes several of one.
+BYTES = """
+#ifdef __AVX512F__
+#define BYTES 64
+#else
+#define BYTES 32
+#endif
+"""
+
+
 @functools.lru_cache
 def filled(source: str, **words) -> str:
     """`source` with each of these words replaced by the text of its value, in this order."""

@@ -9,18 +9,14 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import like
+from .source import BYTES, filled
 
 # Channels lie side by side in what is transformed, so that a vector is of as many of them, whatever the plane's size.
-_HEADER = """
+_HEADER = BYTES + """
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 #include <omp.h>
-#ifdef __AVX512F__
-#define BYTES 64
-#else
-#define BYTES 32
-#endif
 namespace winograd {
 typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
 const int64_t lanes = BYTES / 4, tall = 6, wide = 2 * lanes;  // tall x wide sums fill AVX2's registers
@@ -34,8 +30,8 @@ inline int64_t up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit
 inline float* room(int which, int64_t size) {
     static thread_local std::vector<float> rooms[4];
     auto& it = rooms[which];
-    if ((int64_t)it.size() < size + 16) it.resize(size + 16);
-    return (float*)up((int64_t)it.data(), 64);
+    if ((int64_t)it.size() < size + line) it.resize(size + line);
+    return (float*)up((int64_t)it.data(), line * sizeof(float));
 }
 
 struct Planes {
@@ -191,14 +187,17 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
 }
 }
 """
-_CONVOLVE = """
+_SHAPES = """
     using namespace winograd;
-    const int64_t images = in0_shape0, c = in0_shape1, k = out0_shape1, padding = data["padding"];
-    const int64_t height = out0_shape2, width = out0_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
+    const int64_t images = in0_shape0, c = in0_shape1, k = RESULT_shape1, padding = data["padding"];
+    const int64_t height = RESULT_shape2, width = RESULT_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
     const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
     const Planes result = {images, k, height, width, 0, down, across};
-    const int64_t rows = images * down, most = std::max<int64_t>(1, block / across);
-    const int64_t turns = up((rows + most - 1) / most, omp_get_max_threads()), each = (rows + turns - 1) / turns;
+    const int64_t rows = images * down, threads = omp_get_max_threads();
+"""
+_CONVOLVE = filled(_SHAPES, RESULT="out0") + """
+    const int64_t most = std::max<int64_t>(1, block / across);
+    const int64_t turns = up((rows + most - 1) / most, threads), each = (rows + turns - 1) / turns;
     const int64_t inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
     const int64_t of_u = outer * c + line, of_v = tiles * inner + line, of_m = tiles * outer + line;
     float* u = room(1, 16 * of_u);
@@ -219,13 +218,22 @@ _CONVOLVE = """
         }
     }
 """
-_GRADIENT = """
-    using namespace winograd;
-    const int64_t images = in0_shape0, c = in0_shape1, k = in1_shape1, padding = data["padding"];
-    const int64_t height = in1_shape2, width = in1_shape3, down = (height + 1) / 2, across = (width + 1) / 2;
-    const Planes source = {images, c, in0_shape2, in0_shape3, padding, down, across};
-    const Planes result = {images, k, height, width, 0, down, across};
-    const int64_t rows = images * down, threads = omp_get_max_threads();
+_BACKWARD = _HEADER + """
+namespace winograd {
+// All channels by `scatter`, of rows of tiles of which each thread takes `some`, without waiting for the others.
+template <int SIDE>
+void share(const float* x, const Planes& p, int64_t start, int64_t end, int64_t some, float* v, int64_t step,
+           int64_t pitch) {
+    #pragma omp for collapse(2) nowait
+    for (int64_t row = start; row < end; row += some)
+        for (int64_t i = 0; i < p.channels; i += line)
+            for (int64_t j = i; j < std::min(p.channels, i + line); j += lanes)
+                scatter<SIDE>(x, p, j, row, std::min(end, row + some), v + (row - start) * p.across * pitch + j, step,
+                              pitch);
+}
+}
+"""
+_GRADIENT = filled(_SHAPES, RESULT="in1") + """
     const int64_t each = up(std::max<int64_t>(1, 2 * block / across), threads), some = each / threads;
     const int64_t tiles = each * across;
     const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
@@ -237,18 +245,9 @@ _GRADIENT = """
     #pragma omp parallel  // The threads share a block: the sums are as large as 16 kernels of all pairs of channels.
     for (int64_t start = 0; start < rows; start += each) {
         const int64_t end = std::min(rows, start + each);
-        #pragma omp for collapse(2) nowait
-        for (int64_t row = start; row < end; row += some)
-            for (int64_t i = 0; i < c; i += line)
-                for (int64_t j = i; j < std::min(c, i + line); j += lanes)
-                    scatter<4>(in0_p, source, j, row, std::min(end, row + some), v + (row - start) * across * inner + j,
-                               of_v, inner);
-        #pragma omp for collapse(2)
-        for (int64_t row = start; row < end; row += some)
-            for (int64_t o = 0; o < k; o += line)
-                for (int64_t j = o; j < std::min(k, o + line); j += lanes)
-                    scatter<2>(in1_p, result, j, row, std::min(end, row + some), m + (row - start) * across * pitch + j,
-                               of_m, pitch);
+        share<4>(in0_p, source, start, end, some, v, of_v, inner);
+        share<2>(in1_p, result, start, end, some, m, of_m, pitch);
+        #pragma omp barrier
         #pragma omp for collapse(2)
         for (int64_t q = 0; q < 16; q++)
             for (int64_t i = 0; i < inner; i += wide)
@@ -302,7 +301,7 @@ class Winograd(jt.Function):
         x, weight = self.inputs
         g = like(x, g)
         return (self._convolved(g, weight, weight.shape[1], 2 - self.padding, turned=True),
-                jt.code(weight.shape, "float32", [x, g], cpu_header=_HEADER, cpu_src=_GRADIENT,
+                jt.code(weight.shape, "float32", [x, g], cpu_header=_BACKWARD, cpu_src=_GRADIENT,
                         data={"padding": float(self.padding)}))
 
     def _convolved(self, x, weight, channels, padding, turned=False):

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from training import loop, options  # noqa: E402
+from training.benchmark import spread  # noqa: E402
 from training.data import Data, Split  # noqa: E402
 from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
@@ -60,8 +61,8 @@ def row(framework: str, batch_size: int) -> dict:
         turns.append({kind: kind() for kind in kinds})
     del turns[0]  # it warms
     ratios = [turn[epoch] / turn[steps] for turn in turns]
-    return {"framework": framework, "batch_size": batch_size, "ratio": statistics.median(ratios), "least": min(ratios),
-            "largest": max(ratios), **{f"{kind.__name__}_ms": 1e3 * statistics.median(turn[kind] for turn in turns) / STEPS
+    return {"framework": framework, "batch_size": batch_size, **dict(zip(("ratio", "least", "largest"), spread(ratios))),
+            **{f"{kind.__name__}_ms": 1e3 * statistics.median(turn[kind] for turn in turns) / STEPS
                                        for kind in (steps, making)}}
 
 

@@ -19,6 +19,7 @@ from jt_models.winograd import Winograd  # noqa: E402  (imports PyTorch first)
 import jittor as jt  # noqa: E402
 import torch  # noqa: E402
 from parity.truth import U, error  # noqa: E402
+from training.benchmark import spread  # noqa: E402
 from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
@@ -61,7 +62,7 @@ def row(shape: tuple[int, int, int, int]) -> dict:
                 taken[name] += [took] if turn else []  # the first compiles
         ratios = [theirs / ours for theirs, ours in zip(taken["onednn"], taken["winograd"])]
         measured[phase] = {**{name: statistics.median(times) for name, times in taken.items()},
-                           "ratio": statistics.median(ratios), "least": min(ratios), "largest": max(ratios)}
+                           **dict(zip(("ratio", "least", "largest"), spread(ratios)))}
     few = [arrays[0][:CHECKED], arrays[1], arrays[2][:CHECKED]]
     inputs = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in few[:2]]
     y = torch.nn.functional.conv2d(*inputs, padding=1)

@@ -16,25 +16,25 @@ F = torch.nn.functional
 drawn = settings(max_examples=12, deadline=None, derandomize=True)
 
 
-def run_jittor(function, *arrays):
-    """Output, and gradients with respect to `arrays`, of sum(function(...) * fixed weights)."""
+def weights_like(shape):
+    return np.random.default_rng(1).standard_normal(tuple(shape)).astype("float32")
+
+
+def run_jittor(function, *arrays, weights=weights_like):
+    """Output, and gradients with respect to `arrays`, of sum(function(...) * weights(its shape))."""
     inputs = [jt.array(a) for a in arrays]
     out = function(*inputs)
-    probe = weights_like(out.shape)
+    probe = weights(out.shape)
     grads = jt.grad((out * jt.array(probe)).sum(), inputs)
     return [np.array(v.numpy()) for v in (out, *grads)]
 
 
-def run_torch(function, *arrays):
+def run_torch(function, *arrays, weights=weights_like):
     """The same in float64."""
     inputs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
     out = function(*inputs)
-    (out * torch.tensor(weights_like(out.shape), dtype=torch.float64)).sum().backward()
+    (out * torch.tensor(weights(out.shape), dtype=torch.float64)).sum().backward()
     return [out.detach().numpy(), *(v.grad.numpy() for v in inputs)]
-
-
-def weights_like(shape):
-    return np.random.default_rng(1).standard_normal(tuple(shape)).astype("float32")
 
 
 def assert_close(ours, theirs, units=16):

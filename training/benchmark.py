@@ -148,6 +148,11 @@ HEADER = ("net", "image_size", "batch_size", "phase", "column", "seconds", "seco
           "peak_memory_mb")
 
 
+def spread(ratios: list[float]) -> tuple[float, float, float]:
+    """Median, least and largest."""
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
 def table(rows: list[Row], peak: float) -> list[tuple]:
     """HEADER's values for each row and phase: seconds of a batch are the median of the rounds; the ratio is
     that of images a second to the reference's, in each round, median, least and largest; the share of the
@@ -164,10 +169,9 @@ def table(rows: list[Row], peak: float) -> list[tuple]:
                 times = row.seconds[phase]
                 ratios = [b / a for a, b in zip(times, other.seconds[phase])] if other else []
                 median = statistics.median(times)
-                spread = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else (None,) * 3
                 work = 2 * PASSES[phase] * row.macs * batch_size
                 found.append((*case, batch_size, phase, row.column, median, min(times), max(times),
-                              batch_size / median, *spread, work / median / peak, row.first_step,
+                              batch_size / median, *(spread(ratios) if ratios else (None,) * 3), work / median / peak, row.first_step,
                               row.peak_memory_mb))
     return found
 
