@@ -24,6 +24,7 @@ class Engine:
 
     def __init__(self, args, data, ranks=Ranks()):
         jt_models, jt = _start(args.device)
+        from jt_models import compiling
         from jt_models.batches import Batches
         from jt_models.layers import set_training, stock, synchronised
         from jt_models.losses import cross_entropy
@@ -38,6 +39,7 @@ class Engine:
                                     dropout=args.dropout)
         if args.kernels == "stock":
             stock(self.net)
+            compiling.leave_loops()
         elif args.sync_bn and ranks.size > 1:
             synchronised(self.net)
         self.align()  # Jittor's ranks draw other weights

@@ -221,6 +221,13 @@ def start() -> None:
         limit_workspace()
         # Else after 100 shapes of convolutions no algorithm is looked for, but guessed.
         jittor.cudnn.set_algorithm_cache_size(10_000)
+    from . import compiling, headers
+    try:
+        compiling.use_folder("zoo")
+        headers.precompile()
+        compiling.take_over()
+    except (OSError, RuntimeError) as error:
+        raise ImportError(f"Jittor cannot compile into its cache folder {cache} ({error})") from error
 
 
 def limit_workspace(size: int = 2**30) -> None:

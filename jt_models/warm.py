@@ -11,14 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import jittor as jt
+
 from training import cli, options
 from training.bench_worker import Work, image_size
 
 
 def kernels() -> int:
     """How many there are in Jittor's cache."""
-    import jittor_utils
-    return sum(1 for _ in Path(jittor_utils.cache_path, "jit").glob("*.so"))
+    return sum(1 for _ in Path(jt.flags.cache_path, "jit").glob("*.so"))
 
 
 def main(argv: list[str] | None = None) -> int:

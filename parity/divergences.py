@@ -481,18 +481,17 @@ def mean_of_bool():
             0.75 - _jittor(lambda v: v.float32().mean(), right).item())
 
 
-@declare(size=3, unit="tests of 3 that lose a NaN: ReLU, MaxPool (beside numbers), `x != x`",
+@declare(size=2, unit="tests of 2 that lose a NaN: MaxPool (beside numbers), `x != x`",
          where="jittor/compiler.py:1170", quote='kernel_opt_flags += " -Ofast "',
          instead="`jt.isnan`, or look at numpy arrays, as the trainers do with losses and weights", factor=1)
 def nan_is_lost():
-    """Kernels are compiled as if there were no NaN: ReLU and MaxPool turn it into a number, and
-    `x != x` is False."""
+    """Kernels are compiled as if there were no NaN: MaxPool turns it into a number, so does ReLU in a loop of one
+    thread, and `x != x` is False."""
     x = np.ones((1, 1, 4, 4), "float32")
     x[0, 0, 0, 0] = np.nan
     assert all(np.isnan(_torch(f, x)).sum() == 1 for f in (torch.relu, torch.nn.MaxPool2d(2)))
-    found = [np.isnan(_jittor(f, x)).any() for f in (jt.nn.relu, jt.nn.MaxPool2d(2))]
-    found.append(_jittor(lambda v: v != v, x).any())
-    return 3 - sum(found), 1 - int(_jittor(jt.isnan, x).sum())
+    found = [np.isnan(_jittor(jt.nn.MaxPool2d(2), x)).any(), _jittor(lambda v: v != v, x).any()]
+    return 2 - sum(found), 1 - int(_jittor(jt.isnan, x).sum())
 
 
 # Optimizers: each path is how far a parameter has gone, by given gradients, in float64.
