@@ -1,6 +1,8 @@
 """Convolutions on a CPU for which Jittor's oneDNN 2.2 takes longer than what is here."""
 from __future__ import annotations
 
+import math
+
 import jittor as jt
 
 from . import onednn
@@ -124,81 +126,179 @@ _SGEMM = """
 #include <cstdint>
 #include <vector>
 #include <omp.h>
+#define COLUMNS 256
 extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
                           float, float*, int64_t);
 """
-_POINTWISE = """
-    const int64_t images = in0_shape0, c = in0_shape1, height = in0_shape2, width = in0_shape3, k = in1_shape0;
-    const int64_t step_h = data["stride0"], step_w = data["stride1"];
-    const int64_t size = height * width, down = (height - 1) / step_h + 1, across = (width - 1) / step_w + 1;
-    const int64_t pixels = down * across;
-    const bool all = step_h == 1 && step_w == 1;
-    // What a stride takes of an image, in `taken`.
-    auto take = [=](const float* x, std::vector<float>& taken) {
-        if (all) return x;
-        taken.resize(c * pixels);
-        float* to = taken.data();
-        for (int64_t i = 0; i < c; i++)
-            for (int64_t r = 0; r < down; r++)
-                for (int64_t j = 0; j < across; j++) *to++ = x[i * size + r * step_h * width + j * step_w];
-        return (const float*)taken.data();
+# Images are products of the weights, [K, terms], with columns: what each output's window holds, in `columns`. A kernel of
+# 1x1 finds these in the image itself. Else so many images at a time, or rows of one, as make some hundred columns.
+_COLUMNS = """
+    const int64_t images = in0_shape0, c = in0_shape1, height = in0_shape2, width = in0_shape3;
+    const int64_t k = in1_shape0, kh = in1_shape2, kw = in1_shape3;
+    const int64_t step_h = data["step_h"], step_w = data["step_w"], pad_h = data["pad_h"], pad_w = data["pad_w"];
+    const int64_t down = (height + 2 * pad_h - kh) / step_h + 1, across = (width + 2 * pad_w - kw) / step_w + 1;
+    const int64_t size = height * width, pixels = down * across;
+    // The taps of the kernel that meet pixels: of a small image, not all do.
+    const int64_t top = std::max<int64_t>(0, pad_h - (down - 1) * step_h), bottom = std::min(kh, pad_h + height);
+    const int64_t left = std::max<int64_t>(0, pad_w - (across - 1) * step_w), right = std::min(kw, pad_w + width);
+    const int64_t taps = (bottom - top) * (right - left), terms = c * taps;
+    const int64_t share = (images + omp_get_max_threads() - 1) / omp_get_max_threads();
+    const int64_t wanted = kh * kw == 1 ? 16 : COLUMNS;
+    const int64_t group = std::max<int64_t>(1, std::min((wanted + pixels - 1) / pixels, share));
+    const int64_t groups = (images + group - 1) / group;
+    const bool itself = group == 1 && kh * kw * step_h * step_w == 1 && pad_h + pad_w == 0;
+    const int64_t rows = itself || group > 1 ? down : (COLUMNS + across - 1) / across;
+
+    std::vector<float> kept(taps < kh * kw ? k * terms : 0);
+    #pragma omp parallel for if (parallel: kept.size() > 32768)
+    for (int64_t i = 0; i < (int64_t)kept.size() / taps; i++) {
+        float* to = &kept[i * taps];
+        for (int64_t r = top; r < bottom; r++)
+            for (int64_t j = left; j < right; j++) *to++ = in1_p[(i * kh + r) * kw + j];
+    }
+    const float* weights = kept.empty() ? in1_p : kept.data();
+
+    // Calls `run` with the outputs of a row of a window, their places in a row of the image, and how many meet it.
+    auto each = [=](int64_t first, int64_t count, int64_t start, int64_t stop, auto&& run) {
+        int64_t to = 0;
+        for (int64_t channel = 0; channel < c; channel++)
+            for (int64_t i = top; i < bottom; i++)
+                for (int64_t j = left - pad_w; j < right - pad_w; j++) {
+                    const int64_t begin = j < 0 ? (step_w - 1 - j) / step_w : 0;
+                    const int64_t end = std::max(begin, std::min(across, (width - j + step_w - 1) / step_w));
+                    for (int64_t n = first; n < first + count; n++) {
+                        const int64_t plane = (n * c + channel) * size + j;
+                        for (int64_t y = start * step_h + i - pad_h; y < stop * step_h + i - pad_h; y += step_h) {
+                            const bool within = y >= 0 && y < height;
+                            run(to, plane + y * width, within ? begin : across, within ? end : across);
+                            to += across;
+                        }
+                    }
+                }
+    };
+    auto gather = [=](int64_t first, int64_t count, int64_t start, int64_t stop, std::vector<float>& columns) {
+        columns.resize(terms * count * (stop - start) * across);
+        each(first, count, start, stop, [&](int64_t to, int64_t from, int64_t begin, int64_t end) {
+            for (int64_t q = 0; q < begin; q++) columns[to + q] = 0;
+            if (step_w == 1) for (int64_t q = begin; q < end; q++) columns[to + q] = in0_p[from + q];
+            else for (int64_t q = begin; q < end; q++) columns[to + q] = in0_p[from + q * step_w];
+            for (int64_t q = end; q < across; q++) columns[to + q] = 0;
+        });
     };
 """
-_PRODUCT = _POINTWISE + """
-    #pragma omp parallel if (images > 1)
+_PRODUCT = _COLUMNS + """
+    #pragma omp parallel if (groups > 1)
     {
-        std::vector<float> taken;
-        #pragma omp for
-        for (int64_t n = 0; n < images; n++)
-            dnnl_sgemm('N', 'N', k, pixels, c, 1, in1_p, c, take(in0_p + n * c * size, taken), pixels, 0,
-                       out0_p + n * k * pixels, pixels);
-    }
-"""
-_PRODUCT_BACKWARD = _POINTWISE + """
-    std::vector<std::vector<float>> sums(omp_get_max_threads());
-    #pragma omp parallel if (images > 1)
-    {
-        auto& sum = sums[omp_get_thread_num()];
-        std::vector<float> taken, parts;
+        std::vector<float> columns, outputs;
         #pragma omp for schedule(static)
-        for (int64_t n = 0; n < images; n++) {
-            const float *x = take(in0_p + n * c * size, taken), *g = in2_p + n * k * pixels;
-            const float added = !sum.empty();
-            sum.resize(k * c);
-            dnnl_sgemm('N', 'T', k, c, pixels, 1, g, pixels, x, pixels, added, sum.data(), c);
-            float* d = out0_p + n * c * size;
-            if (!all) parts.resize(c * pixels);
-            float* part = all ? d : parts.data();
-            dnnl_sgemm('T', 'N', c, pixels, k, 1, in1_p, c, g, pixels, 0, part, pixels);
-            if (all) continue;
-            std::fill(d, d + c * size, 0);
-            for (int64_t i = 0; i < c; i++)
-                for (int64_t r = 0; r < down; r++)
-                    for (int64_t j = 0; j < across; j++) d[i * size + r * step_h * width + j * step_w] = *part++;
+        for (int64_t unit = 0; unit < groups; unit++) {
+            const int64_t first = unit * group, count = std::min(group, images - first);
+            float* y = out0_p + first * k * pixels;
+            for (int64_t start = 0; start < down; start += rows) {
+                const int64_t many = std::min(rows, down - start) * across, all = count * many;
+                const float* x = in0_p + first * c * size + start * across;
+                if (!itself) {
+                    gather(first, count, start, start + many / across, columns);
+                    x = columns.data();
+                }
+                if (count > 1) outputs.resize(k * all);
+                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, 0,
+                           count > 1 ? outputs.data() : y + start * across, count > 1 ? all : pixels);
+                if (count > 1)
+                    for (int64_t n = 0; n < count; n++)
+                        for (int64_t i = 0; i < k; i++)
+                            std::copy_n(&outputs[i * all + n * many], many, y + (n * k + i) * pixels);
+            }
         }
     }
-    std::fill(out1_p, out1_p + k * c, 0);
-    for (auto& sum : sums)
-        for (size_t i = 0; i < sum.size(); i++) out1_p[i] += sum[i];
+"""
+_PRODUCT_BACKWARD = _COLUMNS + """
+    std::vector<std::vector<float>> sums(omp_get_max_threads());
+    #pragma omp parallel if (groups > 1)
+    {
+        auto& sum = sums[omp_get_thread_num()];
+        std::vector<float> columns, parts, gradients;
+        #pragma omp for schedule(static)
+        for (int64_t unit = 0; unit < groups; unit++) {
+            const int64_t first = unit * group, count = std::min(group, images - first);
+            float* d = out0_p + first * c * size;
+            if (!itself) std::fill_n(d, count * c * size, 0);
+            for (int64_t start = 0; start < down; start += rows) {
+                const int64_t many = std::min(rows, down - start) * across, all = count * many;
+                const float *x = in0_p + first * c * size + start * across, *g = in2_p + first * k * pixels + start * across;
+                if (!itself) {
+                    gather(first, count, start, start + many / across, columns);
+                    x = columns.data();
+                    parts.resize(columns.size());
+                }
+                if (count > 1) {
+                    gradients.resize(k * all);
+                    for (int64_t n = 0; n < count; n++)
+                        for (int64_t i = 0; i < k; i++)
+                            std::copy_n(g + (n * k + i) * pixels, many, &gradients[i * all + n * many]);
+                    g = gradients.data();
+                }
+                const int64_t pitch = itself ? pixels : all, step = count > 1 ? all : pixels;
+                const float added = !sum.empty();
+                sum.resize(k * terms);
+                dnnl_sgemm('N', 'T', k, terms, all, 1, g, step, x, pitch, added, sum.data(), terms);
+                dnnl_sgemm('T', 'N', terms, all, k, 1, weights, terms, g, step, 0,
+                           itself ? d + start * across : parts.data(), pitch);
+                if (!itself)
+                    each(first, count, start, start + many / across,
+                         [&](int64_t from, int64_t to, int64_t begin, int64_t end) {
+                        for (int64_t q = begin; q < end; q++) out0_p[to + q * step_w] += parts[from + q];
+                    });
+            }
+        }
+    }
+    #pragma omp parallel for if (parallel: k * terms > 32768)
+    for (int64_t i = 0; i < k * c; i++) {
+        float* w = out1_p + i * kh * kw;
+        std::fill_n(w, kh * kw, 0);
+        for (auto& sum : sums)
+            if (!sum.empty()) {
+                const float* part = &sum[i * taps];
+                for (int64_t r = top; r < bottom; r++)
+                    for (int64_t j = left; j < right; j++) w[r * kw + j] += *part++;
+            }
+    }
 """
 
 
-class Pointwise(jt.Function):
-    """Convolution of x [N, C, H, W] with weight [K, C, 1, 1], float32, on a CPU: a product of matrices for each image,
-    by the oneDNN that Jittor has."""
+def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+    """Whether `Product` takes less time than oneDNN 2.2 and, for 3x3, `winograd` (docs/benchmark.md)."""
+    if not (x.dtype == weight.dtype == "float32" and jt.flags.enable_tuner and onednn.linker_options()):
+        return False
+    kernel, sides = weight.shape[2:], x.shape[2:]
+    outputs = math.prod((side + 2 * p - k) // step + 1 for side, p, k, step in zip(sides, padding, kernel, stride))
+    if tuple(kernel) == (1, 1):
+        return outputs >= 16 and padding == (0, 0)
+    if stride != (1, 1):
+        return outputs <= 64
+    # An image smaller than the kernel's reach: its outermost taps meet padding only.
+    met = math.prod(min(k, 2 * (p + side) - k) for k, p, side in zip(kernel, padding, sides))
+    return outputs < 16 and (tuple(kernel) != (3, 3) or 2 * met <= math.prod(kernel))
 
-    def __init__(self, stride: tuple[int, int]):
-        self.stride = stride
+
+class Product(jt.Function):
+    """Convolution of x [N, C, H, W] with weight [K, C, KH, KW], without groups or dilation: float32, on a CPU. Products of
+    matrices, for each image or some at a time, by the oneDNN that Jittor has."""
+
+    def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
+        self.stride, self.padding = stride, padding
 
     def execute(self, x, weight):
         self.inputs = x, weight
-        sides = [-(-side // step) for side, step in zip(x.shape[2:], self.stride)]
+        sides = [(side + 2 * p - k) // step + 1
+                 for side, p, k, step in zip(x.shape[2:], self.padding, weight.shape[2:], self.stride)]
         return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *sides]])[0]
 
     def grad(self, g):
         return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
 
     def _code(self, source, shapes, *others):
+        data = zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*self.stride, *self.padding)))
         with linked(onednn.linker_options()):
-            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM, cpu_src=source,
-                           data={f"stride{i}": float(step) for i, step in enumerate(self.stride)})
+            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM,
+                           cpu_src=source, data=dict(data))

@@ -17,7 +17,7 @@ from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
 from .convolution import Convolution
-from .cpu_convolution import Depthwise, Pointwise
+from .cpu_convolution import Depthwise, Product, product_pays
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
                       max_pool2d)
@@ -83,10 +83,10 @@ def stock(net: Module) -> Module:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    On a CPU, with a 1x1 kernel it is a matrix product for each image, or, where these are less than 16 pixels, one for
-    all; for the latter Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else takes up to fifteen times as
-    long. With a 3x3 kernel and stride 1 it is `winograd`'s, where that is faster, and a depthwise one has a kernel of our
-    own. On a GPU see `convolution`.
+    On a CPU it is products of matrices (`cpu_convolution.Product`) with a 1x1 kernel, and where there are few outputs; with
+    a 1x1 kernel and less than 16 of these, Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else, since that
+    takes up to fifteen times as long, one product does for all images. With a 3x3 kernel and stride 1 it is `winograd`'s,
+    where that is faster, and a depthwise one has a kernel of our own. On a GPU see `convolution`.
 
     Raises:
         ValueError: the input is not [N, in_channels, H, W], or smaller than the kernel.
@@ -108,15 +108,18 @@ class Conv2d(nn.Conv2d):
         return y + spread(self.bias, y)
 
     def _convolved(self, x):
-        depthwise = self.groups == self.in_channels == self.out_channels > 1
+        plain = self.groups == 1 and self.dilation == (1, 1)
+        depthwise = self.groups == self.in_channels == self.out_channels > 1 and self.dilation == (1, 1)
         if jt.flags.use_cuda:
             if cudnn.takes(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
-        elif self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
-            return self._pointwise(x)
-        elif depthwise and self.dilation == (1, 1) and x.dtype in ("float32", "float64"):
+        elif depthwise and x.dtype in ("float32", "float64"):
             return Depthwise(self.stride, self.padding)(x, self.weight)
-        elif self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1 and \
+        elif plain and product_pays(x, self.weight, self.stride, self.padding):
+            return Product(self.stride, self.padding)(x, self.weight)
+        elif plain and self.kernel_size == (1, 1) and self.padding == (0, 0):
+            return self._pointwise(x)
+        elif plain and self.kernel_size == (3, 3) and self.stride == (1, 1) and \
                 winograd.pays(x, self.weight, self.padding):
             return winograd.Winograd(self.padding[0])(x, self.weight)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
@@ -124,9 +127,6 @@ class Conv2d(nn.Conv2d):
     def _pointwise(self, x):
         n, c = x.shape[:2]
         h, w = (-(-side // s) for side, s in zip(x.shape[2:], self.stride))
-        by_image = h * w >= 16 and jt.flags.enable_tuner and onednn.linker_options()
-        if by_image and x.dtype == self.weight.dtype == "float32":
-            return Pointwise(self.stride)(x, self.weight)
         if self.stride != (1, 1):
             x = x.reindex([n, c, h, w], ["i0", "i1", f"i2*{self.stride[0]}", f"i3*{self.stride[1]}"])
         if jt.flags.no_grad:

@@ -1,0 +1,56 @@
+"""Convolutions as products of the weights with the windows' pixels, on a CPU."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, example, given, settings, strategies as st
+
+import jittor as jt
+from jt_models import layers
+from jt_models.cpu_convolution import Product
+
+from test_layers import assert_close, image, run_jittor, run_torch
+from test_winograd import whole
+
+F = torch.nn.functional
+pairs = st.tuples
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(images=st.integers(1, 9), fan_in=st.integers(1, 6), fan_out=st.integers(1, 6),
+       sides=pairs(st.integers(1, 12), st.integers(1, 12)), kernel=pairs(st.integers(1, 7), st.integers(1, 7)),
+       stride=pairs(st.integers(1, 3), st.integers(1, 3)), padding=pairs(st.integers(0, 4), st.integers(0, 4)))
+@example(images=40, fan_in=3, fan_out=5, sides=(3, 3), kernel=(1, 7), stride=(1, 1), padding=(0, 3))  # taps that meet nothing
+@example(images=2, fan_in=3, fan_out=4, sides=(40, 40), kernel=(3, 3), stride=(1, 1), padding=(1, 1))  # several blocks of rows
+@example(images=2, fan_in=1, fan_out=2, sides=(3, 700), kernel=(3, 3), stride=(2, 2), padding=(1, 1))  # a row beyond a block
+@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(1, 1), padding=(0, 0))  # the image itself
+@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(2, 3), padding=(0, 0))
+def test_whole_numbers_are_exact(images, fan_in, fan_out, sides, kernel, stride, padding):
+    """These have no rounding: what differs is wrong."""
+    assume(all(side + 2 * p >= k for side, p, k in zip(sides, padding, kernel)))
+    x, weight = whole((images, fan_in, *sides)), whole((fan_out, fan_in, *kernel))
+    for a, b in zip(run_jittor(Product(stride, padding), x, weight, weights=whole),
+                    run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), x, weight, weights=whole)):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape, fan_out, kernel, stride, padding", [
+    ((32, 128, 3, 3), 128, (1, 7), (1, 1), (0, 3)), ((8, 128, 8, 8), 256, (3, 3), (2, 2), (1, 1))])
+def test_rounding(shape, fan_out, kernel, stride, padding):
+    """oneDNN's direct convolution is off by two to five times as much."""
+    x, weight = image(*shape), image(fan_out, shape[1], *kernel, seed=2)
+    assert_close(run_jittor(Product(stride, padding), x, weight),
+                 run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), x, weight), 16)
+
+
+@pytest.mark.parametrize("side, kernel, options, by_product", [
+    (9, 1, {}, True), (9, 1, {"stride": 2}, True), (3, 1, {}, False), (9, 1, {"padding": 1}, False),
+    (16, 3, {"padding": 1, "stride": 2}, True), (17, 3, {"padding": 1, "stride": 2}, False),
+    (3, 7, {"padding": 3}, True), (4, 7, {"padding": 3}, False),
+    (1, 3, {"padding": 1}, True), (2, 3, {"padding": 1}, False),
+    (1, 3, {"padding": 1, "groups": 2}, False), (3, 3, {"padding": 2, "dilation": 2}, False)])
+def test_which_convolutions_go_this_way(side, kernel, options, by_product):
+    layer = layers.Conv2d(16, 32, kernel, **{"bias": False, **options})
+    x = jt.array(image(4, 16, side, side))
+    with jt.profile_scope() as report:
+        layer(x).sync()
+    assert any("dnnl_sgemm" in row[0] for row in report[1:]) == by_product
