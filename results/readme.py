@@ -232,22 +232,36 @@ def cpu_profiles() -> str:
         f"images; {_machine(rows[0]['environment'])}.")
 
 
-def cpu_winograd() -> str:
-    """Per shape of a 3x3 convolution time and error of `jt_models.winograd`, and of Jittor's oneDNN."""
-    made = json.loads((ROOT / "results" / "winograd.json").read_text())
+def cpu_convolutions(kind: str) -> str:
+    """Per shape of a convolution time and error of ours, and of Jittor's oneDNN."""
+    made = json.loads((ROOT / "results" / "convolutions.json").read_text())
     body = []
     for row in made["rows"]:
-        images, fan_in, fan_out, side = row["shape"]
-        cells = [f"{images} of {side}x{side}", f"{fan_in} to {fan_out}"]
+        if row["kind"] != kind:
+            continue
+        images, fan_in, fan_out, side, kernel, stride, _ = row["shape"]
+        cells = [f"{images} of {side}x{side}", f"{fan_in} to {fan_out}",
+                 "x".join(map(str, kernel)) + (f", stride {stride}" if stride > 1 else "")]
         for phase in ("forward", "training"):
             found = row[phase]
             cells += [f"{1e3 * found['onednn']:.2f} ms", f"{found['ratio']:.2f}x ({found['least']:.2f} to "
                       f"{found['largest']:.2f})"]
-        body.append(cells + [", ".join(f"{u:.1f}" for u in row["error_u"][name]) for name in ("onednn", "winograd")])
-    return table(["images", "channels", "oneDNN, forward", "ours", "with both gradients", "ours",
+        body.append(cells + [", ".join(f"{u:.1f}" for u in row["error_u"][name]) for name in ("onednn", "ours")])
+    return table(["images", "channels", "kernel", "oneDNN, forward", "ours", "with both gradients", "ours",
                   "errors of oneDNN (u): output, gradients", "ours"], body) + (
-        f"\n\n`python results/winograd.py`: float32, padding 1, {made['rounds']} rounds; errors of the first "
+        f"\n\n`python results/convolutions.py`: float32, {made['rounds']} rounds; errors of the first "
         f"{made['checked']} images, seed 0; {_machine(made['environment'])}.")
+
+
+def compile_times() -> str:
+    """Per net what Jittor compiles for a training and an evaluation, and how long that takes."""
+    rows = json.loads((ROOT / "results" / "compile_times.json").read_text())
+    body = [[f"`{row['net']}`", *(cell for way in ("own", "own, headers as text", "stock") for cell in (
+        str(row[way]["kernels"]), f"{row[way]['cold']:.0f} s", f"{row[way]['warm']:.1f} s"))] for row in rows]
+    return table(["net", "kernels", "first run", "second", "headers read as text: kernels", "first run", "second",
+                  "stock Jittor, as text: kernels", "first run", "second"], body) + (
+        f"\n\n`python results/compile_times.py {' '.join(row['net'] for row in rows)}`: two training steps and an evaluation "
+        f"of {rows[0]['batch_size']} images, once; {_machine(rows[0]['environment'])}.")
 
 
 def cpu_pipeline() -> str:
@@ -457,7 +471,8 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
-    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles, "cpu_winograd": cpu_winograd,
+    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles, "cpu_filtering": lambda: cpu_convolutions("filtering"),
+                            "cpu_products": lambda: cpu_convolutions("product"), "compile_times": compile_times,
                             "cpu_pipeline": cpu_pipeline},
     DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},

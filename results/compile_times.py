@@ -1,0 +1,71 @@
+"""What Jittor compiles for a net, and how long that takes.
+
+    python results/compile_times.py NET ...     rewrites rows of results/compile_times.json
+
+Each way has a cache of its own without kernels, and then the same again with them. The time is that of two training steps
+and an evaluation, as in `python -m jt_models.warm`, after the import of Jittor.
+"""
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+BATCH_SIZE, FILE = 4, Path(__file__).with_suffix(".json")
+WAYS = {"own": ("jittor", True), "own, headers as text": ("jittor", False), "stock": ("jittor-stock", False)}
+
+
+def measured(net: str, column: str, precompiled: bool) -> dict:
+    """Kernels in this process's folder afterwards, and seconds."""
+    import time
+    import jt_models  # noqa: F401
+    import jittor as jt
+    from jt_models import compiling
+    from training.bench_worker import Work, image_size
+    if not precompiled:
+        jt.flags.cc_flags = re.sub('-include ".*?"', "", jt.flags.cc_flags)
+    folder = "compile-times" + ("-stock" if column != "jittor" else "")
+    compiling.use_folder(folder)
+    compiling.leave_loops = lambda: compiling.take_over(threads=False)  # in this folder
+    start = time.perf_counter()
+    work = Work(column, net, image_size(net), BATCH_SIZE)
+    work.train(2)
+    work.evaluate(1)
+    return {"seconds": time.perf_counter() - start,
+            "kernels": sum(1 for _ in Path(jt.flags.cache_path, "jit").glob("*.so")), "folder": jt.flags.cache_path}
+
+
+def row(net: str) -> dict:
+    """A row of the table."""
+    from training.run import environment
+    made = {"net": net, "batch_size": BATCH_SIZE, "environment": environment(("jittor", "numpy"))}
+    for way, (column, precompiled) in WAYS.items():
+        runs = []
+        for _ in range(2):
+            command = [sys.executable, __file__, "--measure", net, column, str(int(precompiled))]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
+        shutil.rmtree(runs[0]["folder"])
+        made[way] = {"kernels": runs[0]["kernels"], "cold": runs[0]["seconds"], "warm": runs[1]["seconds"]}
+    return made
+
+
+def main() -> None:
+    from training.files import write_json
+    for net in sys.argv[1:]:
+        rows = json.loads(FILE.read_text()) if FILE.is_file() else []
+        made = row(net)
+        write_json(FILE, sorted([made, *(old for old in rows if old["net"] != net)], key=lambda one: one["net"]))
+        print(f"{net}: {made['own']['kernels']} kernels, {made['own']['cold']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        net, column, precompiled = sys.argv[2:]
+        print(json.dumps(measured(net, column, bool(int(precompiled)))))
+    else:
+        main()
