@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Linear, Module, Sequential  # as torch's
 
-from . import cudnn, init, kernels, onednn, winograd
+from . import cudnn, init, kernels, winograd
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat

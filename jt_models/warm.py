@@ -16,9 +16,23 @@ import jittor as jt
 from training import cli, options
 from training.bench_worker import Work, image_size
 
+BATCH_SIZE = 4
 
-def kernels() -> int:
-    """How many there are in Jittor's cache."""
+
+def compiled(net: str, column: str = "jittor") -> tuple[int, float]:
+    """Number of kernels that two training steps and an evaluation of a net add to the cache, and seconds.
+
+    Args:
+        column: of `training.bench_worker.COLUMNS`.
+    """
+    before, start = _kernels(), time.perf_counter()
+    work = Work(column, net, image_size(net), BATCH_SIZE)
+    work.train(2)
+    work.evaluate(1)
+    return _kernels() - before, time.perf_counter() - start
+
+
+def _kernels() -> int:
     return sum(1 for _ in Path(jt.flags.cache_path, "jit").glob("*.so"))
 
 
@@ -32,11 +46,8 @@ def _run(argv: list[str] | None) -> None:
                             epilog="Exit code: 0 done; 2 bad input; 130 interrupted.")
     parser.add_argument("nets", metavar="NET", nargs="+", type=options.net, help="nets of the zoo")
     for net in dict.fromkeys(parser.parse_args(argv).nets):
-        before, start = kernels(), time.perf_counter()
-        work = Work("jittor", net, image_size(net), 4)
-        work.train(2)
-        work.evaluate(1)
-        print(f"{net}: {kernels() - before} kernels compiled, {time.perf_counter() - start:.0f} s", flush=True)
+        found, seconds = compiled(net)
+        print(f"{net}: {found} kernels compiled, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

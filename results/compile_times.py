@@ -15,34 +15,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-BATCH_SIZE, FILE = 4, Path(__file__).with_suffix(".json")
+FILE = Path(__file__).with_suffix(".json")
 WAYS = {"own": ("jittor", True), "own, headers as text": ("jittor", False), "stock": ("jittor-stock", False)}
 
 
 def measured(net: str, column: str, precompiled: bool) -> dict:
-    """Kernels in this process's folder afterwards, and seconds."""
-    import time
-    import jt_models  # noqa: F401
+    """Kernels that were compiled, seconds, and where they lie."""
+    from jt_models import compiling  # before Jittor
+    from jt_models.warm import BATCH_SIZE, compiled
     import jittor as jt
-    from jt_models import compiling
-    from training.bench_worker import Work, image_size
     if not precompiled:
         jt.flags.cc_flags = re.sub('-include ".*?"', "", jt.flags.cc_flags)
-    folder = "compile-times" + ("-stock" if column != "jittor" else "")
-    compiling.use_folder(folder)
+    compiling.use_folder("compile-times")
     compiling.leave_loops = lambda: compiling.take_over(threads=False)  # in this folder
-    start = time.perf_counter()
-    work = Work(column, net, image_size(net), BATCH_SIZE)
-    work.train(2)
-    work.evaluate(1)
-    return {"seconds": time.perf_counter() - start,
-            "kernels": sum(1 for _ in Path(jt.flags.cache_path, "jit").glob("*.so")), "folder": jt.flags.cache_path}
+    kernels, seconds = compiled(net, column)
+    return {"kernels": kernels, "seconds": seconds, "folder": jt.flags.cache_path, "batch_size": BATCH_SIZE}
 
 
 def row(net: str) -> dict:
     """A row of the table."""
     from training.run import environment
-    made = {"net": net, "batch_size": BATCH_SIZE, "environment": environment(("jittor", "numpy"))}
+    made = {"net": net, "environment": environment(("jittor", "numpy"))}
     for way, (column, precompiled) in WAYS.items():
         runs = []
         for _ in range(2):
@@ -50,6 +43,7 @@ def row(net: str) -> dict:
             done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
         shutil.rmtree(runs[0]["folder"])
+        made["batch_size"] = runs[0]["batch_size"]
         made[way] = {"kernels": runs[0]["kernels"], "cold": runs[0]["seconds"], "warm": runs[1]["seconds"]}
     return made
 

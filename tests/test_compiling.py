@@ -130,21 +130,21 @@ def over(b, a):
     return b.broadcast(a, [0, 2]) if isinstance(b, jt.Var) else b[None, :, None]
 
 
-SHARED = {  # how the outermost loop is shared -> an operation, in Jittor or NumPy
-    "for simd": lambda a, b, lib: a * 3 - a,
-    "for collapse(2)": lambda a, b, lib: lib(a > over(b, a), a * over(b, a), -a),
-    "for": lambda a, b, lib: a + (a[0].broadcast(a, [0]) if isinstance(a, jt.Var) else a[0]),
-    "for collapse(2) ": lambda a, b, lib: a + (a.reindex(a.shape, ["i0", "i1", "40-i2"]) if isinstance(a, jt.Var)
-                                               else a[:, :, ::-1]),
-}
+SHARED = [  # how the outermost loop is shared, and an operation, in Jittor or NumPy
+    ("for simd", lambda a, b, lib: a * 3 - a),
+    ("for collapse(2)", lambda a, b, lib: lib(a > over(b, a), a * over(b, a), -a)),
+    ("for", lambda a, b, lib: a + (a[0].broadcast(a, [0]) if isinstance(a, jt.Var) else a[0])),
+    ("for collapse(2)", lambda a, b, lib: a + (a.reindex(a.shape, ["i0", "i1", "40-i2"]) if isinstance(a, jt.Var)
+                                               else a[:, :, ::-1])),
+]
 
 
 @pytest.mark.parametrize("images", [64, 1])  # the latter are too few elements to be shared
-@pytest.mark.parametrize("how", SHARED)
-def test_threads_share_elementwise_loops(how, images):
+@pytest.mark.parametrize("how, operation", SHARED)
+def test_threads_share_elementwise_loops(how, operation, images):
     a, b = jt.array(A[:images]), jt.array(B)
-    np.testing.assert_array_equal(SHARED[how](a, b, jt.ternary).numpy(), SHARED[how](A[:images], B, np.where))
-    assert f"#pragma omp {how.strip()}\n" in compiled_source(lambda: SHARED[how](a, b, jt.ternary))
+    np.testing.assert_array_equal(operation(a, b, jt.ternary).numpy(), operation(A[:images], B, np.where))
+    assert f"#pragma omp {how}\n" in compiled_source(lambda: operation(a, b, jt.ternary))
 
 
 @pytest.mark.parametrize("make", [lambda a: a.sum(1), lambda a: (a * 2).max(), lambda a: a.transpose(1, 0, 2) + 0 * a.max()])
