@@ -80,11 +80,15 @@ class _Optimizer(jt.optim.Optimizer):
 # nothing. The old momentum counts `carried` times in the new one, the gradient `fresh` times.
 _SGD_HEADER = """
 template <class T> struct Options { T rate, momentum, carried, fresh, decay; bool nesterov; };
+template <class T> WHERE T slope(T p, T g, const Options<T>& o) { return o.decay == 0 ? g : g + o.decay * p; }
+template <class T> WHERE T mean(T p, T g, T m, const Options<T>& o) { return o.carried * m + o.fresh * slope(p, g, o); }
+template <class T> WHERE T moved(T p, T g, T n, const Options<T>& o) {
+    return p - o.rate * (o.nesterov ? slope(p, g, o) + o.momentum * n : n);
+}
 template <class T> WHERE void update(int64_t i, const T* p, const T* g, const T* m, T* q, T* n, const Options<T>& o) {
-    const T slope = o.decay == 0 ? g[i] : g[i] + o.decay * p[i];
-    const T mean = o.carried * m[i] + o.fresh * slope;
-    n[i] = mean;
-    q[i] = p[i] - o.rate * (o.nesterov ? slope + o.momentum * mean : mean);
+    const T weight = p[i], gradient = g[i], next = mean(weight, gradient, m[i], o);
+    n[i] = next;
+    q[i] = moved(weight, gradient, next, o);
 }
 """
 _SGD_OPTIONS = """
@@ -96,6 +100,11 @@ _SGD_CPU = _SGD_OPTIONS + """
         #pragma omp parallel for simd if (parallel: count > 32768)
         for (int64_t i = 0; i < count; i++) update<in0_type>(i, p, g, m, q, n, o);
     };
+"""
+_LARGE = 1 << 22  # elements of a parameter, from which on memory counts more than a second pass
+_SGD_HALF = _SGD_OPTIONS + """
+    #pragma omp parallel for simd
+    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = HALF(in0_p[i], in1_p[i], in2_p[i], o);
 """
 _SGD_KERNEL = """
 template <class T> __global__ void updates(int64_t count, const T* p, const T* g, const T* m, T* q, T* n, Options<T> o) {
@@ -143,6 +152,9 @@ class SGD(_Optimizer):
         # share an operation; what is left over goes alone, so that no net has to compile for its own number.
         kinds = {}
         for row in rows:
+            if not jt.flags.use_cuda and row[0].numel() >= _LARGE:
+                self._update_in_turn(*row, data)
+                continue
             kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
         for kind in kinds.values():
             while kind:
@@ -159,6 +171,20 @@ class SGD(_Optimizer):
             p.update(new)
             if data["momentum"]:
                 buffer.update(kept)
+
+    @staticmethod
+    def _update_in_turn(p, g, buffer, data):
+        """Bitwise as together, with less memory: the old momentum is gone before the new weight is made, and with the
+        gradient computed first, both take memory that backward has left."""
+        def half(name, *inputs):
+            return jt.code(p.shape, p.dtype, [p, *(like(p, v) for v in inputs)], data=data,
+                           cpu_header=filled(_SGD_HEADER, WHERE="static inline"), cpu_src=filled(_SGD_HALF, HALF=name))
+
+        jt.sync([g])
+        mean = half("mean", g, buffer)
+        if data["momentum"]:
+            buffer.update(mean)
+        p.update(half("moved", g, mean))
 
 
 class Adam(_Optimizer):

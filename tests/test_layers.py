@@ -379,6 +379,21 @@ def test_sgd_of_parameters_that_share_operations():
     assert_close([p.numpy() for p in ours], [p.detach().numpy() for p in theirs])
 
 
+@pytest.mark.parametrize("options", [options for rule, options in RULES if rule == "SGD"], ids=str)
+def test_sgd_of_large_parameters_takes_the_same_steps(options, monkeypatch):
+    def run():
+        ours = [jt.array(image(40, 100, seed=i)) for i in range(2)]
+        optimizer = optim.SGD(ours, **options)
+        for _ in range(3):
+            optimizer.step(sum((p * p * p).sum() for p in ours))
+        return [p.numpy() for p in ours + optimizer.param_groups[0]["momentum_buffer"]]
+
+    together = run()
+    monkeypatch.setattr(optim, "_LARGE", 4000)
+    for a, b in zip(run(), together):
+        assert np.array_equal(a, b)
+
+
 @pytest.mark.parametrize("limit", [0.5, 1e3])
 def test_gradients_are_clipped_as_torchs(limit):
     """The norm of all gradients together; 10^6 values in one of them, where one long sum would be off."""
