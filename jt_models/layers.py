@@ -17,10 +17,11 @@ from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
 from .convolution import Convolution
-from .cpu_convolution import Depthwise, Product, product_pays
+from .depthwise import Depthwise
 from .norm import BatchNorm, BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from .pooling import (AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
                       max_pool2d)
+from .product import Product, product_pays
 from .resizing import Upsample, interpolate
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout",
@@ -83,7 +84,7 @@ def stock(net: Module) -> Module:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    On a CPU it is products of matrices (`cpu_convolution.Product`) with a 1x1 kernel, and where there are few outputs; with
+    On a CPU it is products of matrices (`product.Product`) with a 1x1 kernel, and where there are few outputs; with
     a 1x1 kernel and less than 16 of these, Jittor's oneDNN 2.2 is faster where no gradient is wanted, and else, since that
     takes up to fifteen times as long, one product does for all images. With a 3x3 kernel and stride 1 it is `winograd`'s,
     where that is faster, and a depthwise one has a kernel of our own. On a GPU see `convolution`.

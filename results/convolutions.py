@@ -15,7 +15,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jt_models.cpu_convolution import Product  # noqa: E402  (imports PyTorch first)
+from jt_models.product import Product  # noqa: E402  (imports PyTorch first)
 from jt_models.winograd import Winograd  # noqa: E402
 import jittor as jt  # noqa: E402
 import torch  # noqa: E402

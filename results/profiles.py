@@ -19,8 +19,8 @@ from training.run import environment  # noqa: E402
 FILE = Path(__file__).with_suffix(".json")
 STEPS, BATCH_SIZE = 3, 32
 # Part of a step -> what the name of an operation of its holds, which is the source of a compiled one; the first that
-# fits. Among those of 1x1 are the other convolutions that `cpu_convolution.Product` makes.
-PARTS = {"SGD": ("struct Options",), "3x3 convolution": ("namespace winograd",), "1x1 convolution": ("dnnl_sgemm",),
+# fits.
+PARTS = {"SGD": ("struct Options",), "3x3 convolution": ("namespace winograd",), "products": ("dnnl_sgemm",),
          "others by oneDNN": ("mkl_conv",), "depthwise": ("pitch",), "linear": ("mkl_matmul",),
          "BatchNorm": ("variance", "slope"), "pools": ("wide",), "gradient of ReLU": ("const in0_type y = in0_p[i]",),
          "concatenation": ("memcpy",), "other": ("",)}

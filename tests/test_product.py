@@ -6,7 +6,7 @@ from hypothesis import assume, example, given, settings, strategies as st
 
 import jittor as jt
 from jt_models import layers
-from jt_models.cpu_convolution import Product
+from jt_models.product import Product
 
 from test_layers import assert_close, image, run_jittor, run_torch
 from test_winograd import whole
