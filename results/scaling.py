@@ -21,6 +21,7 @@ from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
 FILE = ROOT / "results" / "scaling.json"
+BENCH = ROOT / "results" / "gpu" / "bench" / "NVIDIA_H200-jittor1.3.11.0-torch2.11.0-float32.json"
 MEASURED = ("lenet_bn", "mobilenet_slim")
 CALCULATED = ("resnet18", "vgg16_bn", "densenet121", "mobilenet")
 OPTIONS = ["--dataset", "digits", "-b", "64", "--epochs", "4", "--limit-batches", "5"]
@@ -50,15 +51,13 @@ def measure() -> list[dict]:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a step on many devices is calculated from.
+    """What gradients travel through.
 
     Attributes:
-        flops: float32 operations a second that a device sustains.
         inside, network: bytes a second in one direction, between the devices of a node and between nodes.
         latency: seconds of one hop.
         node: devices of a node.
     """
-    flops: float
     inside: float
     network: float
     latency: float
@@ -73,31 +72,28 @@ def ring(size: float, devices: int, machine: Machine) -> float:
     return 2 * (devices - 1) * (size / devices / bandwidth + machine.latency)
 
 
-def step(macs: int, params: int, batch: int, devices: int, machine: Machine) -> tuple[float, float]:
+def step(compute: float, params: int, devices: int, machine: Machine) -> tuple[float, float]:
     """(seconds of a training step, seconds of it in which a device waits for gradients).
 
     The backward pass has twice the operations of the forward pass, and gradients are sent while it runs.
 
     Args:
-        macs: multiply-accumulates of one image, forward.
+        compute: seconds of a step on one device.
         params: float32 numbers of the gradient.
-        batch: images on each device.
     """
-    forward = 2 * macs * batch / machine.flops
-    waits = max(0.0, ring(4 * params, devices, machine) - 2 * forward) if devices > 1 else 0.0
-    return 3 * forward + waits, waits
+    waits = max(0.0, ring(4 * params, devices, machine) - compute * 2 / 3) if devices > 1 else 0.0
+    return compute + waits, waits
 
 
-def hidden_up_to(macs: int, params: int, batch: int, machine: Machine, most: int = 4096) -> int:
+def hidden_up_to(compute: float, params: int, machine: Machine, most: int = 4096) -> int:
     """The largest number of devices, of powers of two up to `most`, at which no device waits."""
     counts = [2 ** k for k in range(most.bit_length())]
-    return max(n for n in counts if step(macs, params, batch, n, machine)[1] == 0)
+    return max(n for n in counts if step(compute, params, n, machine)[1] == 0)
 
 
-# Assumed, not measured: half of the float32 rate that NVIDIA's data sheet gives for an H200 (67 TFLOP/s), its
-# NVLink in one direction (900 GB/s in both), and 5 microseconds a hop.
+# Assumed, not measured: an H200's NVLink in one direction (its data sheet: 900 GB/s in both), and 5 microseconds a hop.
 LINKS = {"25 Gb/s": 25e9 / 8, "100 Gb/s": 100e9 / 8, "400 Gb/s": 400e9 / 8}
-FLOPS, NVLINK, LATENCY, BATCH = 33e12, 450e9, 5e-6, 32
+NVLINK, LATENCY = 450e9, 5e-6
 DEVICES = (1, 8, 64, 256, 512)
 
 
@@ -112,24 +108,40 @@ def measured_rows() -> tuple[list[str], list[list[str]]]:
     return ["net", "framework", "images/s, 1 rank", "images/s, 2 ranks", "ratio of the medians"], body
 
 
+def measured_steps() -> tuple[dict[tuple[str, str], float], dict]:
+    """(net, framework) -> seconds of a training step on one GPU, the median of the committed rounds, of PyTorch's layouts
+    the faster one; and bench.py's record of them."""
+    made = json.loads(BENCH.read_text())
+    found: dict[tuple[str, str], float] = {}
+    for row in made["rows"]:
+        key, seconds = (row["net"], row["column"].split("-")[0]), statistics.median(row["seconds"]["train"])
+        found[key] = min(seconds, found.get(key, seconds))
+    return found, made
+
+
 def calculated_rows() -> tuple[list[str], list[list[str]]]:
-    """Header and rows of what follows from the assumptions above."""
-    from train_torch import trace
-    from zoo.summary import totals
+    """Header and rows of what follows from the measured steps and the assumptions above."""
+    import torch
+    import torch_ref
+    steps, made = measured_steps()
+    (size,) = {row["image_size"] for row in made["rows"]}
     body = []
     for net in CALCULATED:
-        params, macs = totals(trace(net))
-        for link, bandwidth in LINKS.items():
-            machine = Machine(FLOPS, NVLINK, bandwidth, LATENCY)
-            cells = []
-            for n in DEVICES:
-                seconds, waits = step(macs, params, BATCH, n, machine)
-                cells.append(f"{1e3 * seconds:.1f} ms" + (f" ({waits / seconds:.0%})" if waits else ""))
-            most = hidden_up_to(macs, params, BATCH, machine)
-            body.append([f"`{net}`", f"{4 * params / 1e6:.0f} MB", f"{macs / params:.0f}", link, *cells,
-                         f"{most} GPUs" if most > 1 else "never"])
+        with torch.device("meta"):
+            params = sum(p.numel() for p in torch_ref.create(net, 10, 3, size).parameters())
+        for framework in ("torch", "jittor"):
+            compute = steps[net, framework]
+            for link, bandwidth in LINKS.items():
+                machine = Machine(NVLINK, bandwidth, LATENCY)
+                cells = []
+                for n in DEVICES:
+                    seconds, waits = step(compute, params, n, machine)
+                    cells.append(f"{1e3 * seconds:.1f} ms" + (f" ({waits / seconds:.0%})" if waits else ""))
+                most = hidden_up_to(compute, params, machine)
+                body.append([f"`{net}`", f"{4 * params / 1e6:.0f} MB", framework, link, *cells,
+                             f"{most} GPUs" if most > 1 else "never"])
     counts = [f"{n} GPU{'s' if n > 1 else ''}" for n in DEVICES]
-    return ["net", "gradient", "MACs a parameter", "link of a node", *counts, "hidden up to"], body
+    return ["net", "gradient", "framework", "link of a node", *counts, "hidden up to"], body
 
 
 def main() -> int:
