@@ -8,6 +8,8 @@ before SE, which figure 3 of the paper has not. Images of up to 64 pixels get th
 
 `se_bn_inception` is BN-Inception with SE after every inception block (figure 2).
 
+`se_resnet20_cifar` is `resnet20_cifar` with SE at the end of each block's branch (figure 3), and nothing else changed.
+
 Of the lab reports:
 - `se_resnet18_lab` (report 001): a 7x7 stem of stride 2 without max-pool; each basic block scales
   its output before the addition.
@@ -26,6 +28,7 @@ from zoo.catalog import out_size, small_stem
 
 from .bn_inception import BNInception
 from .resnet import BasicBlock, Bottleneck, four_stages, initialise
+from .resnet_cifar import CifarResNet, subsample
 
 
 class SE(nn.Module):
@@ -130,7 +133,7 @@ def se_bn_inception(num_classes=1000, in_channels=3, image_size=224, conv_bias=T
 
 
 class SEBasicBlock(BasicBlock):
-    """ResNet's basic block with SE before the addition (report 001)."""
+    """ResNet's basic block with SE before the addition (figure 3; report 001)."""
 
     def __init__(self, inplanes, planes, stride=1, downsample=None):
         super().__init__(inplanes, planes, stride, downsample)
@@ -139,6 +142,11 @@ class SEBasicBlock(BasicBlock):
     def residual(self, x):
         """The branch beside the shortcut."""
         return self.se(super().residual(x))
+
+
+class SEPaddedBlock(SEBasicBlock):
+    """The block of ResNets for 32x32 images, whose shortcut has no parameters, with SE before the addition."""
+    shortcut = staticmethod(subsample)
 
 
 class SEPreActBlock(nn.Module):
@@ -215,3 +223,8 @@ def se_resnet18_lab(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
 def se_resnet18_preact(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
     """Lab report 000; 11,260,354 parameters for CIFAR-10, at any image size."""
     return LabSEPreAct(num_classes, in_channels, dropout)
+
+
+def se_resnet20_cifar(num_classes=10, in_channels=3, image_size=32, dropout=0.0):
+    """resnet20_cifar with SE; 272,095 parameters for CIFAR-10, at any image size."""
+    return CifarResNet(SEPaddedBlock, 3, num_classes, in_channels, dropout)

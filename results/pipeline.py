@@ -26,7 +26,7 @@ from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
 NET, BATCH_SIZES, FRAMEWORKS = "cnn_1x1", (32, 128), ("torch", "jittor")
-STEPS, ROUNDS, IMAGES = 100, 15, 45_000
+STEPS, ROUNDS, IMAGES = 100, 45, 45_000
 
 
 def row(framework: str, batch_size: int) -> dict:

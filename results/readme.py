@@ -168,7 +168,11 @@ def scaling_measured() -> str:
 
 def scaling_calculated() -> str:
     import scaling
-    return table(*scaling.calculated_rows())
+    made = scaling.measured_steps()[1]
+    (batch,), (size,) = ({row[name] for row in made["rows"]} for name in ("batch_size", "image_size"))
+    return table(*scaling.calculated_rows()) + (
+        f"\n\nOne GPU: {batch} images of {size}x{size}, {made['precision']}, as bench.py measured it "
+        f"([table](cuda.md)): {_gpu({**made, 'gpu': made['limits']['gpu']})}.")
 
 
 def compiled() -> str:
@@ -377,6 +381,10 @@ def convergence() -> str:
     return table(["net", "framework", *(f"{target:.0%}" for target in targets)], body)
 
 
+def _where(args: dict) -> str:
+    return f"{args['precision']}, {args['device']}: {args['cpu']}, OMP_NUM_THREADS={args['OMP_NUM_THREADS']}"
+
+
 def controls() -> str:
     """Per net of the controls: the last training loss and the accuracy of both frameworks, also from moved weights."""
     import controls as script
@@ -389,11 +397,25 @@ def controls() -> str:
                 runs = [_run(script.OUT / f"{net}-{name}-{framework}") for name in names]
                 cells.append(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
                                        for _, result, log in runs))
-                machines.update(f"{args['precision']}, {args['device']}: {args['cpu']}, "
-                                f"OMP_NUM_THREADS={args['OMP_NUM_THREADS']}" for args, *_ in runs)
+                machines.update(_where(args) for args, *_ in runs)
         body.append([f"`{net}`", *cells])
     return table(["net", "PyTorch", "from weights one ulp away", "Jittor", "from weights one ulp away"], body) + (
         f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}.")
+
+
+def gates() -> str:
+    """With and without squeeze-and-excitation: the last training loss and the accuracy for each seed."""
+    import controls as script
+    body, machines = [], set()
+    for net in script.GATED:
+        for framework in ("torch", "jittor"):
+            runs = [_run(script.OUT / "gates" / f"{net}-{seed}-{framework}") for seed in script.SEEDS]
+            reached = [result["test_acc"] for _, result, _ in runs]
+            body.append([f"`{net}`", framework, ", ".join(f"{float(log[-1]['train_loss']):.3f}" for *_, log in runs),
+                         ", ".join(f"{value:.1%}" for value in reached), f"{statistics.mean(reached):.1%}"])
+            machines.update(_where(args) for args, *_ in runs)
+    return table(["net", "framework", "loss of the last epoch, each seed", "accuracy, each seed", "mean"], body) + (
+        f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`; {'; '.join(sorted(machines))}.")
 
 
 def lab() -> str:
@@ -471,10 +493,11 @@ TABLES = {
     ROOT / "SECURITY.md": {"fault_matrix": fault_matrix},
     DOCS / "cuda.md": {"compiled": compiled, "gpu_precision": gpu_precision, "gpu_matrix": gpu_matrix,
                        "gpu_speed": gpu_speed, "gpu_steps": gpu_steps, "gpu_training": gpu_training},
-    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles, "cpu_filtering": lambda: cpu_convolutions("filtering"),
+    DOCS / "benchmark.md": {"cpu_speed": cpu_speed, "cpu_profiles": cpu_profiles,
+                            "cpu_filtering": lambda: cpu_convolutions("filtering"),
                             "cpu_products": lambda: cpu_convolutions("product"), "compile_times": compile_times,
                             "cpu_pipeline": cpu_pipeline},
-    DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls},
+    DOCS / "lab.md": {"lab": lab, "convergence": convergence, "controls": controls, "gates": gates},
     DOCS / "scaling.md": {"scaling_measured": scaling_measured, "scaling_calculated": scaling_calculated},
     DOCS / "divergences.md": {"divergences": divergences},
     DOCS / "judge.md": {"matrix": matrix, "injected_nets": injected_nets, "injection": injection,

@@ -102,6 +102,7 @@ NETS = {
     "se_resnet101": Net("senet", 3, 224, 1000, _SENET, 1, ("timm", "Cadene")),
     "se_resnet152": Net("senet", 3, 224, 1000, _SENET, 1, ("timm", "Cadene")),
     "se_bn_inception": Net("senet", 3, 224, 1000, _SENET, 31),
+    "se_resnet20_cifar": Net("senet", 3, 32, 10, f"{_SENET}, on {_RESNET}, section 4.2"),
     "se_resnet18_lab": Net("senet", 3, 32, 10, "lab report 001"),
     "se_resnet18_preact": Net("senet", 3, 32, 10, "lab report 000"),
     "mobilenet": Net("mobilenet", 3, 224, 1000, "Howard et al. 2017, arXiv:1704.04861", 1,
