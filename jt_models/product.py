@@ -31,9 +31,10 @@ _COLUMNS = """
     const int64_t top = std::max<int64_t>(0, pad_h - (down - 1) * step_h), bottom = std::min(kh, pad_h + height);
     const int64_t left = std::max<int64_t>(0, pad_w - (across - 1) * step_w), right = std::min(kw, pad_w + width);
     const int64_t taps = (bottom - top) * (right - left), terms = c * taps;
-    const int64_t share = (images + omp_get_max_threads() - 1) / omp_get_max_threads();
-    const int64_t wanted = kh * kw == 1 ? 16 : COLUMNS;
-    const int64_t group = std::max<int64_t>(1, std::min((wanted + pixels - 1) / pixels, share));
+    const int64_t wanted = kh * kw == 1 ? 16 : COLUMNS, threads = omp_get_max_threads();
+    const int64_t most = (wanted + pixels - 1) / pixels;
+    const int64_t units = std::max<int64_t>(1, (images + most * threads - 1) / (most * threads)) * threads;
+    const int64_t group = std::max<int64_t>(1, (images + units - 1) / units);  // as many groups for each thread
     const int64_t groups = (images + group - 1) / group;
     const bool itself = group == 1 && kh * kw * step_h * step_w == 1 && pad_h + pad_w == 0;
     const int64_t rows = itself || group > 1 ? down : (COLUMNS + across - 1) / across;
