@@ -381,7 +381,7 @@ def convergence() -> str:
     return table(["net", "framework", *(f"{target:.0%}" for target in targets)], body)
 
 
-def _where(args: dict) -> str:
+def _setting(args: dict) -> str:
     return f"{args['precision']}, {args['device']}: {args['cpu']}, OMP_NUM_THREADS={args['OMP_NUM_THREADS']}"
 
 
@@ -397,7 +397,7 @@ def controls() -> str:
                 runs = [_run(script.OUT / f"{net}-{name}-{framework}") for name in names]
                 cells.append(", ".join(f"{float(log[-1]['train_loss']):.3f} {result['test_acc']:.1%}"
                                        for _, result, log in runs))
-                machines.update(_where(args) for args, *_ in runs)
+                machines.update(_setting(args) for args, *_ in runs)
         body.append([f"`{net}`", *cells])
     return table(["net", "PyTorch", "from weights one ulp away", "Jittor", "from weights one ulp away"], body) + (
         f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`, seed 0; {'; '.join(sorted(machines))}.")
@@ -413,7 +413,7 @@ def gates() -> str:
             reached = [result["test_acc"] for _, result, _ in runs]
             body.append([f"`{net}`", framework, ", ".join(f"{float(log[-1]['train_loss']):.3f}" for *_, log in runs),
                          ", ".join(f"{value:.1%}" for value in reached), f"{statistics.mean(reached):.1%}"])
-            machines.update(_where(args) for args, *_ in runs)
+            machines.update(_setting(args) for args, *_ in runs)
     return table(["net", "framework", "loss of the last epoch, each seed", "accuracy, each seed", "mean"], body) + (
         f"\n\n`python results/controls.py CIFAR_DIR`: `{script.OPTIONS}`; {'; '.join(sorted(machines))}.")
 
