@@ -56,12 +56,15 @@ def first_losses(data_dir: str, init: Path) -> None:
     import train_jittor  # before train_torch: Jittor wants to import torch itself
     import train_torch
     columns, start = {}, weights.read(init)
-    runs = [("jittor", train_jittor, None), ("torch", train_torch, None),
-            *((f"torch_ulp{seed}", train_torch, seed) for seed in SEEDS)]
-    args = options.parse("torch", [*OPTIONS, "--data-dir", data_dir])
-    data = datasets.load(args.dataset, args.data_dir, args.val_fraction, args.seed)
-    for name, trainer, seed in runs:
-        engine = trainer.Engine(args, data)
+    trainers = {"jittor": train_jittor, "torch": train_torch}
+    runs = [("jittor", "jittor", None), ("torch", "torch", None),
+            *((f"torch_ulp{seed}", "torch", seed) for seed in SEEDS)]
+    parsed = {framework: options.parse(framework, [*OPTIONS, "--data-dir", data_dir]) for framework in trainers}
+    shared = parsed["torch"]
+    data = datasets.load(shared.dataset, shared.data_dir, shared.val_fraction, shared.seed)
+    for name, framework, seed in runs:
+        args = parsed[framework]
+        engine = trainers[framework].Engine(args, data)
         arrays = start
         if seed is not None:
             rng = np.random.default_rng(seed)
