@@ -1,8 +1,11 @@
 """Level "init": equal distributions pass and others do not, also where tensors are small."""
 import numpy as np
 import pytest
+import torch
 
-from parity.initial import _compare, pooled
+import jittor as jt
+from jt_models import layers
+from parity.initial import _compare, initial, pooled
 from parity.report import Report
 
 
@@ -34,3 +37,16 @@ def test_equal_distributions_pass(sizes):
 def test_a_wider_distribution_does_not(ratio):
     rng = np.random.default_rng(0)
     assert min(worst([tensors(rng, GATES, ratio)]) for _ in range(100)) > 1
+
+
+@pytest.mark.parametrize("theirs, ours, right", [
+    (0.1033711, -0.2718, True),  # drawn: the bias of a layer with one output
+    (0.25, 0.25, True), (0.25, 0.3, False), (0.0, 0.1033711, False), (1e-6, 1e-5, False)])
+def test_a_single_value(theirs, ours, right):
+    """It is a constant, if two digits write it, or tells nothing."""
+    reference, port = torch.nn.Linear(3, 1), layers.Linear(3, 1)
+    torch.nn.init.constant_(reference.bias, theirs)
+    port.bias.assign(jt.array([ours]))
+    report = Report("one value")
+    initial(port, reference, {"bias": "bias"}, report)
+    assert all(check.passed for check in report.checks) == right
