@@ -1,4 +1,5 @@
 """The tables of the README and of docs/ are those of the built nets and the committed measurements."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ def test_tables_are_fresh():
 def test_a_stale_table_is_noticed(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     copy = tmp_path / "README.md"
-    copy.write_text(text.replace("68.73%", "68.74%"))
+    reached = json.loads((ROOT / "results" / "densenet_cifar10" / "torch" / "result.json").read_text())["test_acc"]
+    copy.write_text(text.replace(f"{reached:.2%}", "12.34%"))
     monkeypatch.syspath_prepend(ROOT / "results")
     import readme
     tables = readme.TABLES[ROOT / "README.md"]
