@@ -1,4 +1,4 @@
-"""Constants and sums of Vars that keep the digits of their dtype."""
+"""Constants and sums of Vars that keep the digits of their dtype; the size of what a convolution makes."""
 from __future__ import annotations
 
 import numpy as np
@@ -34,3 +34,9 @@ def spread(v: jt.Var, x: jt.Var):
 def like(x, g):
     """A gradient in x.dtype: that of a float64 Var times a float32 one is float32."""
     return g if g.dtype == x.dtype else g.cast(x.dtype)
+
+
+def convolved(sides, kernel, stride, padding, dilation=(1, 1)) -> list[int]:
+    """Height and width after a convolution, from those before."""
+    return [(side + 2 * p - d * (k - 1) - 1) // step + 1
+            for side, k, step, p, d in zip(sides, kernel, stride, padding, dilation)]

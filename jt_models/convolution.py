@@ -14,7 +14,7 @@ from pathlib import Path
 import jittor as jt
 
 from . import cudnn
-from .arithmetic import like
+from .arithmetic import convolved, like
 from .source import filled
 
 _HEADER = cudnn.HEADER + """
@@ -263,8 +263,7 @@ class Convolution(jt.Function):
 
     def execute(self, x, weight):
         self.inputs = x, weight
-        sides = [(side + 2 * p - d * (k - 1) - 1) // s + 1 for side, k, s, p, d in
-                 zip(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation)]
+        sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation)
         return self._code(_FORWARD, [x.shape[0], weight.shape[0], *sides], x, weight)
 
     def grad(self, g):

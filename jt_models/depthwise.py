@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jittor as jt
 
-from .arithmetic import like
+from .arithmetic import convolved, like
 from .source import BYTES, sizes
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
@@ -103,9 +103,7 @@ class Depthwise(jt.Function):
     def execute(self, x, weight):
         self.inputs = x, weight
         n, c, *sides = x.shape
-        out = [(side + 2 * p - k) // s + 1
-               for side, p, k, s in zip(sides, self.padding, weight.shape[2:], self.stride)]
-        return self._code(_DEPTHWISE, [[n, c, *out]])[0]
+        return self._code(_DEPTHWISE, [[n, c, *convolved(sides, weight.shape[2:], self.stride, self.padding)]])[0]
 
     def grad(self, g):
         return self._code(_DEPTHWISE_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))

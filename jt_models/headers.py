@@ -34,6 +34,12 @@ def precompile() -> None:
     jt.flags.cc_flags = f'{flags} -include "{header}" '
 
 
+def compiler(flags: str) -> list[str]:
+    """The compiler as utils/asm_tuner.py calls it: with debug lines, and without what is meant for the linker."""
+    kept = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl", "-shared"))]
+    return [jt.flags.cc_path, *kept, "-g"]
+
+
 def _digest(flags: str) -> str:
     """Names the headers as they are: g++ does not look whether one has changed since it was precompiled."""
     source = Path(jt.flags.jittor_path, "src")
@@ -46,9 +52,7 @@ def _compile(header: Path, compiled: Path, flags: str) -> bool:
     with tempfile.TemporaryDirectory(dir=header.parent) as folder:
         text, result = Path(folder, header.name), Path(folder, compiled.name)
         text.write_text(_HEADER)
-        # As utils/asm_tuner.py calls the compiler: with debug lines, and without what is meant for the linker.
-        kept = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl", "-shared"))]
-        command = [jt.flags.cc_path, *kept, "-g", "-x"]
+        command = [*compiler(flags), "-x"]
         trial = [*command, "c++", "-Winvalid-pch", "-Werror", "-include", text, "-S", os.devnull, "-o", os.devnull]
         for one in ([*command, "c++-header", text, "-o", result], trial):
             if subprocess.run(one, capture_output=True).returncode:

@@ -7,7 +7,7 @@ import math
 import jittor as jt
 
 from . import onednn
-from .arithmetic import like
+from .arithmetic import convolved, like
 from .source import linked
 
 _SGEMM = """
@@ -161,7 +161,7 @@ def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tu
     if not (x.dtype == weight.dtype == "float32" and jt.flags.enable_tuner and onednn.linker_options()):
         return False
     kernel, sides = weight.shape[2:], x.shape[2:]
-    outputs = math.prod((side + 2 * p - k) // step + 1 for side, p, k, step in zip(sides, padding, kernel, stride))
+    outputs = math.prod(convolved(sides, kernel, stride, padding))
     if tuple(kernel) == (1, 1):
         return outputs >= 16 and padding == (0, 0)
     if stride != (1, 1):
@@ -180,8 +180,7 @@ class Product(jt.Function):
 
     def execute(self, x, weight):
         self.inputs = x, weight
-        sides = [(side + 2 * p - k) // step + 1
-                 for side, p, k, step in zip(x.shape[2:], self.padding, weight.shape[2:], self.stride)]
+        sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding)
         return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *sides]])[0]
 
     def grad(self, g):

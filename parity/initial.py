@@ -16,9 +16,9 @@ MOST = 50_000  # values per tensor that take part
 def initial(jittor_model, torch_model, names: dict[str, str], report: Report) -> None:
     """Compare the weights that two fresh models have.
 
-    Each tensor that PyTorch leaves constant must be equal (of a single value: if two digits write it); of each other one with 50 values or more,
-    and of all tensors of one kind and type of layer together (see `pooled`), the largest distance of the
-    two empirical distributions (Kolmogorov-Smirnov) must be one that equal distributions reach with a
+    Each tensor that PyTorch leaves constant must be equal; a single value counts as one if two digits write it, and is
+    else not judged. Of each other one with 50 values or more, and of all tensors of one kind and type of layer
+    together (see `pooled`), the largest distance of the two empirical distributions (Kolmogorov-Smirnov) must be one that equal distributions reach with a
     probability above 1e-9, and so must the ratio of the standard deviations.
 
     Args:

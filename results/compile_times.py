@@ -15,17 +15,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from rows import renew  # noqa: E402
+from training.run import environment  # noqa: E402
+
 FILE = Path(__file__).with_suffix(".json")
 WAYS = {"own": ("jittor", True), "own, headers as text": ("jittor", False), "stock": ("jittor-stock", False)}
 
 
-def measured(net: str, column: str, precompiled: bool) -> dict:
-    """Kernels that were compiled, seconds, and where they lie."""
+def measured(net: str, column: str, precompiled: bool, cold: bool) -> dict:
+    """Kernels that were compiled, seconds, and where they lie; `cold`: what an interrupted run left there goes first."""
     from jt_models import compiling  # before Jittor
     from jt_models.warm import BATCH_SIZE, compiled
     import jittor as jt
     if not precompiled:
         jt.flags.cc_flags = re.sub('-include ".*?"', "", jt.flags.cc_flags)
+    if cold:
+        shutil.rmtree(Path(jt.flags.cache_path).with_name("compile-times"), ignore_errors=True)
     compiling.use_folder("compile-times")
     compiling.leave_loops = lambda: compiling.take_over(threads=False)  # in this folder
     kernels, seconds = compiled(net, column)
@@ -34,12 +39,11 @@ def measured(net: str, column: str, precompiled: bool) -> dict:
 
 def row(net: str) -> dict:
     """A row of the table."""
-    from training.run import environment
     made = {"net": net, "environment": environment(("jittor", "numpy"))}
     for way, (column, precompiled) in WAYS.items():
         runs = []
-        for _ in range(2):
-            command = [sys.executable, __file__, "--measure", net, column, str(int(precompiled))]
+        for cold in (True, False):
+            command = [sys.executable, __file__, "--measure", net, column, str(int(precompiled)), str(int(cold))]
             done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
         shutil.rmtree(runs[0]["folder"])
@@ -48,18 +52,9 @@ def row(net: str) -> dict:
     return made
 
 
-def main() -> None:
-    from training.files import write_json
-    for net in sys.argv[1:]:
-        rows = json.loads(FILE.read_text()) if FILE.is_file() else []
-        made = row(net)
-        write_json(FILE, sorted([made, *(old for old in rows if old["net"] != net)], key=lambda one: one["net"]))
-        print(f"{net}: {made['own']['kernels']} kernels, {made['own']['cold']:.0f} s", flush=True)
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        net, column, precompiled = sys.argv[2:]
-        print(json.dumps(measured(net, column, bool(int(precompiled)))))
+        net, column, *switches = sys.argv[2:]
+        print(json.dumps(measured(net, column, *(bool(int(switch)) for switch in switches))))
     else:
-        main()
+        renew(FILE, sys.argv[1:], row, lambda made: f"{made['own']['kernels']} kernels, {made['own']['cold']:.0f} s")

@@ -5,15 +5,14 @@
 `step_ms` is the least of five, without a profiler; the parts are those of Jittor's profiler, milliseconds a step, with
 how often each is called.
 """
-import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from rows import renew  # noqa: E402
 from training.bench_worker import Work, image_size  # noqa: E402
-from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
@@ -48,13 +47,5 @@ def row(net: str) -> dict:
             "environment": environment(("jittor", "numpy"))}
 
 
-def main() -> None:
-    for net in sys.argv[1:]:
-        rows = json.loads(FILE.read_text()) if FILE.is_file() else []
-        made = row(net)
-        write_json(FILE, sorted([made, *(old for old in rows if old["net"] != net)], key=lambda one: one["net"]))
-        print(f"{net}: {made['step_ms']:.0f} ms a step", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    renew(FILE, sys.argv[1:], row, lambda made: f"{made['step_ms']:.0f} ms a step")

@@ -1,7 +1,6 @@
 """How kernels are compiled: below precompiled headers, products and convolutions in turn, elementwise loops for threads."""
 import ctypes
 import re
-import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +20,7 @@ INCLUDE = re.compile(r'-include "(.*?)"')
 
 def compiled(kernel: Path, flags: str, *more) -> subprocess.CompletedProcess:
     """g++ on the source of a kernel, as Jittor calls it."""
-    kept = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl", "-shared"))]
-    return subprocess.run([jt.flags.cc_path, *kept, "-g", "-c", kernel, *more], capture_output=True, text=True, check=True)
+    return subprocess.run([*headers.compiler(flags), "-c", kernel, *more], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture
