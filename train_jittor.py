@@ -24,7 +24,7 @@ class Engine:
 
     def __init__(self, args, data, ranks=Ranks()):
         jt_models, jt = _start(args.device)
-        from jt_models import compiling
+        from jt_models import compiling, memory
         from jt_models.batches import Batches
         from jt_models.layers import set_training, stock, synchronised
         from jt_models.losses import cross_entropy
@@ -34,6 +34,8 @@ class Engine:
         self.trainable = trainable
         size = input_size(args.net, data.image_size)
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
+        if self.device == "cpu" and args.kernels != "stock":
+            memory.reserve()
         self.seed(args.seed)
         self.net = jt_models.create(args.net, data.num_classes, data.in_channels, size,
                                     dropout=args.dropout)
