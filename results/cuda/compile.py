@@ -4,7 +4,7 @@
 
 It needs nvcc 12 or 13 and the nvidia wheels of PyTorch. A copy of the overlay (jt_models/cuda) gets stand-ins
 for the libraries of CUDA, with which Jittor imports, takes two training steps and evaluates. Exit code 1 if a
-net does not.
+net does not, 2 if something for the overlay is missing.
 """
 from __future__ import annotations
 
@@ -131,7 +131,13 @@ def prepare(cache: Path) -> dict[str, str]:
     """The environment in which Jittor compiles for CUDA into `cache`."""
     from jt_models import runtime
     from jt_models.cuda import overlay
-    whole = overlay.build(cache / "overlay", runtime.cuda_toolkit() or "nvcc")
+    nvcc = runtime.cuda_toolkit() or "nvcc"
+    try:
+        overlay.needed(nvcc)
+        whole = overlay.build(cache / "overlay", nvcc)
+    except overlay.Unsuitable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     copy = cache / "stand_ins" / whole.name
     if not copy.is_dir():
         with atomic_folder(copy) as staging:
