@@ -5,17 +5,11 @@ most layers of a CNN take on a GPU.
 """
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import tempfile
-from pathlib import Path
-
 import jittor as jt
 
 from . import cudnn
 from .arithmetic import convolved, like
-from .source import filled
+from .source import filled, included
 
 _HEADER = cudnn.HEADER + """
 #include <algorithm>
@@ -238,20 +232,6 @@ _BACKWARD_IMAGES = filled(_SOURCE, PASS="BACKWARD_DATA", BASE="BWD_DATA", WEIGHT
 _BACKWARD_WEIGHT = filled(_SOURCE, PASS="BACKWARD_FILTER", BASE="BWD_FILTER", WEIGHT="out0", IMAGES="in0", OUTPUTS="in1")
 
 
-@functools.lru_cache
-def _header() -> str:
-    """The line that includes _HEADER from a file among Jittor's compiled operations: their text is a key, which Jittor
-    puts together at each call."""
-    folder, text = Path(jt.flags.cache_path), _HEADER.encode()
-    path = folder / f"jt_models_convolution_{hashlib.sha256(text).hexdigest()[:16]}.h"
-    if not path.is_file():
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    return f'#include "{path.name}"'
-
-
 class Convolution(jt.Function):
     """Convolution of x [N, C, H, W] with weight [K, C / groups, KH, KW], both float32, as torch's; C and the weight
     tell the groups."""
@@ -272,4 +252,4 @@ class Convolution(jt.Function):
         return self._code(_BACKWARD_IMAGES, x.shape, weight, g), self._code(_BACKWARD_WEIGHT, weight.shape, x, g)
 
     def _code(self, source, shape, *inputs):
-        return cudnn.code(source, [shape], *inputs, header=_header(), data=self.data)[0]
+        return cudnn.code(source, [shape], *inputs, header=included("convolution", _HEADER), data=self.data)[0]

@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import tempfile
+from pathlib import Path
 
 import jittor as jt
 
@@ -22,6 +26,20 @@ def filled(source: str, **words) -> str:
     for word, value in words.items():
         source = source.replace(word, str(value))
     return source
+
+
+@functools.lru_cache
+def included(name: str, text: str) -> str:
+    """A line that includes `text` from a file in Jittor's cache, where its compilers look for headers: what stands in an
+    operation itself is part of a key, which Jittor puts together at each call."""
+    folder, content = Path(jt.compiler.cache_path), text.encode()
+    path = folder / f"jt_models_{name}_{hashlib.sha256(content).hexdigest()[:16]}.h"
+    if not path.is_file():
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(content)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    return f'#include "{path.name}"'
 
 
 def linked(options: str):

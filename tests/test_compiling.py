@@ -10,7 +10,7 @@ import jittor_core
 import numpy as np
 import pytest
 
-from jt_models import compiling, headers
+from jt_models import compiling, headers, source
 
 from test_runtime import python
 
@@ -161,3 +161,11 @@ def test_stock_kernels_are_jittors_own_in_a_folder_of_their_own():
                   "jit = pathlib.Path(jt.flags.cache_path, 'jit')\n"
                   "print(jit.parent.name, any('#pragma omp' in path.read_text() for path in jit.glob('__opkey*.cc')))")
     assert done.stdout == "450000.0\nzoo-stock False\n", done.stderr
+
+
+def test_operations_find_headers_of_ours_from_that_folder():
+    """Without this no convolution compiles on a GPU, where such a header includes cuDNN's."""
+    line = source.included("test", "inline float twice(float x) { return 2 * x; }\n")
+    y = jt.code([1], "float32", [jt.array([3.0])], cpu_header=line, cpu_src="out0_p[0] = twice(in0_p[0]);")
+    assert y.item() == 6
+    assert jt.flags.cache_path != jt.compiler.cache_path  # else it shows nothing
