@@ -1,5 +1,5 @@
-"""What is done to Jittor's compilation of operations: products are analysed in turn, and elementwise loops share
-their work among threads.
+"""What is done to Jittor's compilation of operations: products are analysed in turn, elementwise loops share their work
+among threads, and compile threads begin before they end.
 
 - Where Jittor finds a product of matrices or a convolution in a fused operation, the thread that compiles it makes the
   library's operation beside it ("relay", src/opt/tuner/matmul_tuner.cc and conv_tuner.cc) and for a moment links this
@@ -9,6 +9,8 @@ their work among threads.
 - What Jittor generates for a CPU runs on one thread; its own option for more is broken (docs/benchmark.md). In a fused
   operation that only maps elements to elements, each turn of the outermost loop writes elements of its own, so that
   OpenMP may share these turns.
+- A compile thread that first runs when Jittor has said it should end (src/parallel_compiler.cc, `SimpleThread`) waits for
+  ever, and so does who waits for it: a short program on a busy machine did not end. Here each does something before.
 """
 from __future__ import annotations
 
@@ -17,14 +19,44 @@ from pathlib import Path
 import jittor as jt
 
 _HOOK = """
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <list>
 #include <mutex>
+#include <thread>
 #include "fused_op.h"
 #include "op_compiler.h"
 #include "opt/tuner_manager.h"
 #include "ops/op_register.h"
 namespace jittor {
 extern jit_op_entry_t (*do_compile_hook)(Op*);
-static bool threads;
+extern vector<void(*)()> cleanup_callback;
+static bool share;
+
+// What src/parallel_compiler.cc calls SimpleThread and SimpleThreads; no header declares it.
+struct CompileThread {
+    int id;
+    std::function<void(int)> work;
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::thread thread;
+};
+struct CompileThreads { std::list<CompileThread> all; };
+extern CompileThreads threads;
+
+static void await_threads() {
+    static std::atomic<uint64_t> began;
+    uint64_t all = 0;
+    for (CompileThread& it : threads.all) {
+        all |= 1ull << it.id % 64;
+        std::lock_guard<std::mutex> lock(it.mutex);
+        it.work = [](int id) { began |= 1ull << id % 64; };
+        it.wake.notify_all();
+    }
+    while (began != all) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
 
 static bool named(Op* op, std::initializer_list<const char*> names) {
     for (const char* name : names)
@@ -57,7 +89,7 @@ static int elementwise(FusedOp* fused) {
 // All is declared within the parallel region: of what lies outside the compiler no longer knows that pointers are
 // `restrict` and that strides are equal.
 static string shared_among_threads(FusedOp* fused, string source) {
-    if (!threads || fused->flags.get(NodeFlags::_cuda)) return source;
+    if (!share || fused->flags.get(NodeFlags::_cuda)) return source;
     const int output = elementwise(fused);
     const string start = "jit_run() {", outer = "\\n    for (", inner = "\\n        for (";
     const size_t body = source.find(start), loop = source.find(outer);
@@ -90,8 +122,11 @@ static jit_op_entry_t compile(Op* op) {
 }
 """
 _SET = """
-    threads = in0_p[0];
-    if (!do_compile_hook) do_compile_hook = compile;
+    share = in0_p[0];
+    if (!do_compile_hook) {
+        do_compile_hook = compile;
+        cleanup_callback.insert(cleanup_callback.begin(), await_threads);  // before the one that ends them
+    }
     out0_p[0] = do_compile_hook == compile;
 """
 

@@ -172,3 +172,30 @@ def test_operations_find_headers_of_ours_from_that_folder():
     read = subprocess.run([*headers.compiler(jt.flags.cc_flags), "-E", "-x", "c++", "-"], input=line, capture_output=True,
                           text=True)
     assert read.returncode == 0, read.stderr
+
+
+def test_a_program_ends_whose_compile_threads_begin_late(tmp_path):
+    source, library = tmp_path / "late.cc", tmp_path / "late.so"
+    source.write_text("""
+        #include <cstring>
+        #include <dlfcn.h>
+        #include <pthread.h>
+        #include <unistd.h>
+        struct Work { void* (*run)(void*); void* argument; };
+        static void* late(void* pointer) {
+            sleep(3);
+            Work* work = (Work*)pointer;
+            return work->run(work->argument);
+        }
+        extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* how, void* (*run)(void*), void* argument) {
+            auto create = (decltype(&pthread_create))dlsym(RTLD_NEXT, "pthread_create");
+            Dl_info caller;
+            dladdr(__builtin_return_address(0), &caller);
+            if (!strstr(caller.dli_fname, "libstdc++")) return create(thread, how, run, argument);
+            return create(thread, how, late, new Work{run, argument});
+        }
+    """)
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    # One operation, which the main thread compiles itself: for more it would wait until the others have begun.
+    done = python("-c", "import jt_models, jittor as jt; jt.randn(2, 3).sync(); print('done')", LD_PRELOAD=library)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
