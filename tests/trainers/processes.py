@@ -6,10 +6,12 @@ from pathlib import Path
 
 
 def status(pid) -> tuple[str, int, int] | None:
-    """(state, parent, group) of a living process."""
+    """(state, parent, group) of a process, as long as one of its threads lives: till then it holds its locks."""
+    place = Path("/proc", str(pid))
     with contextlib.suppress(OSError):
-        state, parent, group = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:3]
-        return (state, int(parent), int(group)) if state not in "ZX" else None
+        state, parent, group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+        if state not in "ZX" or len(list((place / "task").iterdir())) > 1:
+            return state, int(parent), int(group)
     return None
 
 
