@@ -8,7 +8,7 @@ import jittor as jt
 
 from . import onednn
 from .arithmetic import convolved, like
-from .source import linked
+from .source import linked, vector_bytes
 
 _SGEMM = """
 #include <algorithm>
@@ -164,11 +164,12 @@ def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tu
     outputs = math.prod(convolved(sides, kernel, stride, padding))
     if tuple(kernel) == (1, 1):
         return outputs >= 16 and padding == (0, 0)
+    short = vector_bytes() == 32  # with longer vectors oneDNN gains more than products do
     if stride != (1, 1):
-        return outputs <= 64
+        return outputs <= (64 if short else 4)
     # An image smaller than the kernel's reach: its outermost taps meet padding only.
     met = math.prod(min(k, 2 * (p + side) - k) for k, p, side in zip(kernel, padding, sides))
-    return outputs < 16 and (tuple(kernel) != (3, 3) or 2 * met <= math.prod(kernel))
+    return outputs < 16 and (2 * met <= math.prod(kernel) or short and tuple(kernel) != (3, 3))
 
 
 class Product(jt.Function):

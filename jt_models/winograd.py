@@ -9,7 +9,7 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import like
-from .source import BYTES, filled
+from .source import BYTES, filled, vector_bytes
 
 # Channels lie side by side in what is transformed, so that a vector is of as many of them, whatever the plane's size.
 _HEADER = BYTES + """
@@ -279,10 +279,10 @@ _GRADIENT = filled(_SHAPES, RESULT="in1") + """
 
 def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
     """Whether this convolution of x [N, C, H, W] with weight [K, C, 3, 3], stride 1, is one for `Winograd`, and this
-    faster than oneDNN 2.2: the transforms want channels, and the weight's wants tiles."""
+    faster than oneDNN 2.2: the transforms want two vectors of channels, and the weight's wants tiles."""
     down, across = ((side + 2 * p - 1) // 2 for side, p in zip(x.shape[2:], padding))
     return (x.dtype == weight.dtype == "float32" and padding[0] == padding[1] <= 2
-            and min(weight.shape[:2]) >= 16 and x.shape[0] * down * across >= 32)
+            and min(weight.shape[:2]) >= vector_bytes() // 2 and x.shape[0] * down * across >= 32)
 
 
 class Winograd(jt.Function):

@@ -199,3 +199,8 @@ def test_a_program_ends_whose_compile_threads_begin_late(tmp_path):
     # One operation, which the main thread compiles itself: for more it would wait until the others have begun.
     done = python("-c", "import jt_models, jittor as jt; jt.randn(2, 3).sync(); print('done')", LD_PRELOAD=library)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_vectors_are_as_long_as_kernels_take_them():
+    found = jt.code([1], "int32", [jt.zeros([1])], cpu_header=source.BYTES, cpu_src="out0_p[0] = BYTES;")
+    assert found.item() == source.vector_bytes()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, example, given, settings, strategies as st
 
 import jittor as jt
-from jt_models import layers
+from jt_models import layers, product
 from jt_models.product import Product
 
 from test_layers import assert_close, image, run_jittor, run_torch
@@ -42,15 +42,30 @@ def test_rounding(shape, fan_out, kernel, stride, padding):
                  run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), x, weight), 16)
 
 
-@pytest.mark.parametrize("side, kernel, options, by_product", [
-    (9, 1, {}, True), (9, 1, {"stride": 2}, True), (3, 1, {}, False), (9, 1, {"padding": 1}, False),
-    (16, 3, {"padding": 1, "stride": 2}, True), (17, 3, {"padding": 1, "stride": 2}, False),
-    (3, 7, {"padding": 3}, True), (4, 7, {"padding": 3}, False),
-    (1, 3, {"padding": 1}, True), (2, 3, {"padding": 1}, False),
-    (1, 3, {"padding": 1, "groups": 2}, False), (3, 3, {"padding": 2, "dilation": 2}, False)])
-def test_which_convolutions_go_this_way(side, kernel, options, by_product):
+@pytest.mark.parametrize("vector, side, kernel, options, by_product", [
+    (32, 9, 1, {}, True), (32, 9, 1, {"stride": 2}, True), (32, 3, 1, {}, False), (32, 9, 1, {"padding": 1}, False),
+    (32, 16, 3, {"padding": 1, "stride": 2}, True), (32, 17, 3, {"padding": 1, "stride": 2}, False),
+    (64, 5, 3, {"padding": 1, "stride": 2}, False), (64, 4, 3, {"padding": 1, "stride": 2}, True),
+    (32, 3, 7, {"padding": 3}, True), (32, 4, 7, {"padding": 3}, False),
+    (64, 3, 7, {"padding": 3}, False), (64, 2, 7, {"padding": 3}, True),
+    (32, 1, 3, {"padding": 1}, True), (32, 2, 3, {"padding": 1}, False), (64, 1, 3, {"padding": 1}, True),
+    (32, 1, 3, {"padding": 1, "groups": 2}, False), (32, 3, 3, {"padding": 2, "dilation": 2}, False)])
+def test_which_convolutions_go_this_way(vector, side, kernel, options, by_product, monkeypatch):
+    monkeypatch.setattr(product, "vector_bytes", lambda: vector)
     layer = layers.Conv2d(16, 32, kernel, **{"bias": False, **options})
     x = jt.array(image(4, 16, side, side))
     with jt.profile_scope() as report:
         layer(x).sync()
     assert any("dnnl_sgemm" in row[0] for row in report[1:]) == by_product
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_few_pixels(side, gradients):
+    """With and without gradients a 1x1 kernel goes different ways, by how few pixels there are."""
+    x, weight = whole((5, 6, side, side)), whole((7, 6, 1, 1))
+    layer = layers.Conv2d(6, 7, 1, bias=False)
+    layer.weight = jt.array(weight)
+    with jt.flag_scope(no_grad=int(not gradients)):
+        y = layer(jt.array(x)).numpy()
+    np.testing.assert_array_equal(y, F.conv2d(torch.from_numpy(x), torch.from_numpy(weight)).numpy())

@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 import jittor as jt
-from jt_models import layers
+from jt_models import layers, winograd
 from jt_models.winograd import Winograd
 
 from test_layers import assert_close, image, run_jittor, run_torch
@@ -51,11 +51,14 @@ def test_a_large_pixel_reaches_its_own_windows_only():
         np.testing.assert_array_equal(a[..., ~own], b[..., ~own])
 
 
-@pytest.mark.parametrize("options, by_winograd", [({}, True), ({"padding": 0}, True), ({"stride": 2}, False),
-                                                  ({"dilation": 2}, False), ({"groups": 2}, False)])
-def test_which_convolutions_go_this_way(options, by_winograd):
-    layer = layers.Conv2d(16, 32, 3, **{"padding": 1, "bias": False, **options})
-    x = jt.array(image(4, 16, 9, 9))
+@pytest.mark.parametrize("vector, options, by_winograd", [
+    (32, {}, True), (32, {"padding": 0}, True), (32, {"stride": 2}, False), (32, {"dilation": 2}, False),
+    (32, {"groups": 2}, False), (64, {}, False), (64, {"in_channels": 32}, True)])
+def test_which_convolutions_go_this_way(vector, options, by_winograd, monkeypatch):
+    monkeypatch.setattr(winograd, "vector_bytes", lambda: vector)
+    layer = layers.Conv2d(**{"in_channels": 16, "out_channels": 32, "kernel_size": 3, "padding": 1, "bias": False,
+                             **options})
+    x = jt.array(image(4, layer.in_channels, 9, 9))
     with jt.profile_scope() as report:
         layer(x).sync()
     assert any("winograd" in row[0] for row in report[1:]) == by_winograd

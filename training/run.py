@@ -51,12 +51,12 @@ def default_folder(name: str) -> Path:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system gives it, and whether it has vectors of 64 bytes: in virtual machines that name
+    may stand for several processors."""
     with open("/proc/cpuinfo") as info:
-        for line in info:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+        known = dict(map(str.strip, line.split(":", 1)) for line in info if ":" in line)
+    name = known.get("model name") or platform.processor() or platform.machine()
+    return f"{name}, AVX-512" if "avx512f" in known.get("flags", "").split() else name
 
 
 def environment(packages: tuple[str, ...]) -> dict:
