@@ -162,9 +162,9 @@ def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tu
         return False
     kernel, sides = weight.shape[2:], x.shape[2:]
     outputs = math.prod(convolved(sides, kernel, stride, padding))
+    short = vector_bytes() == 32  # with longer vectors larger products gain more, and so does oneDNN
     if tuple(kernel) == (1, 1):
-        return outputs >= 16 and padding == (0, 0)
-    short = vector_bytes() == 32  # with longer vectors oneDNN gains more than products do
+        return outputs >= (16 if short else 25) and padding == (0, 0)
     if stride != (1, 1):
         return outputs <= (64 if short else 4)
     # An image smaller than the kernel's reach: its outermost taps meet padding only.
