@@ -156,9 +156,31 @@ _PRODUCT_BACKWARD = _COLUMNS + """
 """
 
 
+# The weight as the left factor, whose product is then transposed.
+_LINEAR = """
+    const int64_t n = in0_shape0, c = in0_shape1, k = in1_shape0;
+    std::vector<float> product(k * n);
+    dnnl_sgemm('N', 'T', k, n, c, 1, in1_p, c, in0_p, c, 0, product.data(), n);
+    #pragma omp parallel for
+    for (int64_t row = 0; row < n; row++)
+        for (int64_t i = 0; i < k; i++) out0_p[row * k + i] = product[i * n + row];
+"""
+_LINEAR_BACKWARD = """
+    const int64_t n = in0_shape0, c = in0_shape1, k = in1_shape0;
+    dnnl_sgemm('N', 'N', n, c, k, 1, in2_p, k, in1_p, c, 0, out0_p, c);
+    dnnl_sgemm('T', 'N', k, c, n, 1, in2_p, k, in0_p, c, 0, out1_p, c);
+"""
+
+
+def linear_pays(x: jt.Var, weight: jt.Var) -> bool:
+    """Whether `Linear` takes less time than the oneDNN 2.2 of Jittor's own for x by the transposed weight."""
+    return (x.ndim == 2 and 16 <= x.shape[0] <= 256 and min(weight.shape) >= 512 and vector_bytes() == 64
+            and _by_onednn(x, weight))
+
+
 def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
     """Whether `Product` takes less time than oneDNN 2.2 and, for 3x3, `winograd` (docs/benchmark.md)."""
-    if not (x.dtype == weight.dtype == "float32" and jt.flags.enable_tuner and onednn.linker_options()):
+    if not _by_onednn(x, weight):
         return False
     kernel, sides = weight.shape[2:], x.shape[2:]
     outputs = math.prod(convolved(sides, kernel, stride, padding))
@@ -170,6 +192,26 @@ def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tu
     # An image smaller than the kernel's reach: its outermost taps meet padding only.
     met = math.prod(min(k, 2 * (p + side) - k) for k, p, side in zip(kernel, padding, sides))
     return outputs < 16 and (2 * met <= math.prod(kernel) or short and tuple(kernel) != (3, 3))
+
+
+def _by_onednn(x: jt.Var, weight: jt.Var) -> bool:
+    return x.dtype == weight.dtype == "float32" and jt.flags.enable_tuner and bool(onednn.linker_options())
+
+
+def _code(source, shapes, *inputs, **data):
+    with linked(onednn.linker_options()):
+        return jt.code(shapes, ["float32"] * len(shapes), list(inputs), cpu_header=_SGEMM, cpu_src=source, data=data)
+
+
+class Linear(jt.Function):
+    """x [N, C] by the transposed weight, [K, C]: float32, on a CPU."""
+
+    def execute(self, x, weight):
+        self.inputs = x, weight
+        return _code(_LINEAR, [[x.shape[0], weight.shape[0]]], x, weight)[0]
+
+    def grad(self, g):
+        return _code(_LINEAR_BACKWARD, [v.shape for v in self.inputs], *self.inputs, like(self.inputs[0], g))
 
 
 class Product(jt.Function):
@@ -189,6 +231,4 @@ class Product(jt.Function):
 
     def _code(self, source, shapes, *others):
         data = zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*self.stride, *self.padding)))
-        with linked(onednn.linker_options()):
-            return jt.code(shapes, ["float32"] * len(shapes), [*self.inputs, *others], cpu_header=_SGEMM,
-                           cpu_src=source, data=dict(data))
+        return _code(source, shapes, *self.inputs, *others, **dict(data))

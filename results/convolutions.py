@@ -1,10 +1,11 @@
 """Convolutions of the nets' shapes on a CPU: `jt_models.winograd` or products of matrices, and Jittor's oneDNN, in turn.
 
-    python results/convolutions.py     rewrites results/convolutions.json
+    python results/convolutions.py     rewrites what results/convolutions.json has of this machine
 
 Per shape the median seconds of a forward pass, and of one with both gradients, with the ratio of each pair of turns; and
 the worst error of outputs and gradients, of the first four images, against PyTorch in float64.
 """
+import json
 import statistics
 import sys
 import time
@@ -86,6 +87,8 @@ def row(kind: str, shape: tuple) -> dict:
 
 
 if __name__ == "__main__":
-    write_json(Path(__file__).with_suffix(".json"), {
-        "rounds": ROUNDS, "checked": CHECKED, "environment": environment(("jittor", "torch", "numpy")),
-        "rows": [row(kind, shape) for kind, shapes in SHAPES.items() for shape in shapes]})
+    path = Path(__file__).with_suffix(".json")
+    made = {"rounds": ROUNDS, "checked": CHECKED, "environment": environment(("jittor", "torch", "numpy")),
+            "rows": [row(kind, shape) for kind, shapes in SHAPES.items() for shape in shapes]}
+    others = [one for one in json.loads(path.read_text()) if one["environment"]["cpu"] != made["environment"]["cpu"]]
+    write_json(path, [*others, made])

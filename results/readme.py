@@ -237,8 +237,12 @@ def cpu_profiles() -> str:
 
 
 def cpu_convolutions(kind: str) -> str:
-    """Per shape of a convolution time and error of ours, and of Jittor's oneDNN."""
-    made = json.loads((ROOT / "results" / "convolutions.json").read_text())
+    """Per machine and shape of a convolution time and error of ours, and of Jittor's oneDNN."""
+    return "\n\n".join(_convolutions(made, kind)
+                       for made in json.loads((ROOT / "results" / "convolutions.json").read_text()))
+
+
+def _convolutions(made: dict, kind: str) -> str:
     body = []
     for row in made["rows"]:
         if row["kind"] != kind:

@@ -72,3 +72,23 @@ def test_a_1x1_kernel_and_few_pixels(side):
 
     for a, b in zip(run_jittor(convolution, x, weight, weights=whole), run_torch(F.conv2d, x, weight, weights=whole)):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("vector, rows, features, by_product", [
+    (64, 16, 512, True), (64, 33, 600, True), (64, 15, 512, False), (64, 257, 512, False), (64, 16, 511, False),
+    (32, 16, 512, False)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers(vector, rows, features, by_product, bias, monkeypatch):
+    monkeypatch.setattr(product, "vector_bytes", lambda: vector)
+    layer = layers.Linear(features, 520, bias=bias)
+
+    def linear(x, weight, *b):
+        layer.weight, layer.bias = weight, b[0] if bias else None
+        return layer(x)
+
+    arrays = [whole((rows, features)), whole((520, features)), whole((520,))][:2 + bias]
+    with jt.profile_scope() as report:
+        found = run_jittor(linear, *arrays, weights=whole)
+    for a, b in zip(found, run_torch(F.linear, *arrays, weights=whole)):
+        np.testing.assert_array_equal(a, b)
+    assert any("product.data()" in row[0] for row in report[1:]) == by_product
