@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import statistics
@@ -220,8 +221,11 @@ def gpu_speed() -> str:
 
 
 def cpu_speed() -> str:
-    """`_speeds` of all runs on a CPU."""
-    return "\n\n".join(_speeds(path) for path in sorted((ROOT / "results" / "bench").rglob("*.json")))
+    """`_speeds` of all runs on a CPU, by the machine."""
+    paths = sorted((ROOT / "results" / "bench").rglob("*.json"), key=lambda path: (path.name, path))
+    runs = [(f"{data['cpu']}, {data['cores']} cores", path) for path in paths for data in [json.loads(path.read_text())]]
+    return "\n\n".join(f"**{machine}**\n\n" + "\n\n".join(_speeds(path) for _, path in group)
+                       for machine, group in itertools.groupby(runs, key=lambda run: run[0]))
 
 
 def cpu_profiles() -> str:
