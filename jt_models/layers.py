@@ -117,7 +117,7 @@ class Conv2d(nn.Conv2d):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
         elif depthwise and x.dtype in ("float32", "float64"):
             return Depthwise(self.stride, self.padding)(x, self.weight)
-        elif plain and product.product_pays(x, self.weight, self.stride, self.padding):
+        elif plain and product.pays(x, self.weight, self.stride, self.padding):
             return product.Product(self.stride, self.padding)(x, self.weight)
         elif plain and self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self._pointwise(x)

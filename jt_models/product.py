@@ -178,7 +178,7 @@ def linear_pays(x: jt.Var, weight: jt.Var) -> bool:
             and _by_onednn(x, weight))
 
 
-def product_pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+def pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
     """Whether `Product` takes less time than oneDNN 2.2 and, for 3x3, `winograd` (docs/benchmark.md)."""
     if not _by_onednn(x, weight):
         return False
