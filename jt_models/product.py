@@ -1,5 +1,5 @@
-"""Convolutions as products of matrices, on a CPU: those for which Jittor's oneDNN 2.2 takes longer, as it brings an
-image's channels into blocks and back at each call (docs/benchmark.md)."""
+"""Convolutions and linear layers as products of matrices, on a CPU: those for which what Jittor has oneDNN 2.2 do takes
+longer, which brings an image's channels into blocks and back at each call (docs/benchmark.md)."""
 from __future__ import annotations
 
 import math
@@ -154,8 +154,6 @@ _PRODUCT_BACKWARD = _COLUMNS + """
             }
     }
 """
-
-
 # The weight as the left factor, whose product is then transposed.
 _LINEAR = """
     const int64_t n = in0_shape0, c = in0_shape1, k = in1_shape0;

@@ -1,7 +1,6 @@
 """The text of compiled operations."""
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -9,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import jittor as jt
+
+from training.processor import has_avx512
 
 
 # Defines how many bytes a vector of this processor has; with less than AVX2 the compiler makes several of one.
@@ -21,12 +22,9 @@ BYTES = """
 """
 
 
-@functools.cache
 def vector_bytes() -> int:
     """What BYTES is where kernels are compiled for this processor, as Jittor does."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        return 64 if " avx512f " in file.read() else 32
-    return 32
+    return 64 if has_avx512() else 32
 
 
 @functools.lru_cache

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import re
 import statistics
@@ -217,15 +216,16 @@ def gpu_matrix() -> str:
 
 def gpu_speed() -> str:
     """`_speeds` of all runs on a GPU."""
-    return "\n\n".join(_speeds(path) for path in sorted((GPU / "bench").rglob("*.json")))
+    return "\n\n".join(_speeds(json.loads(path.read_text())) for path in sorted((GPU / "bench").rglob("*.json")))
 
 
 def cpu_speed() -> str:
     """`_speeds` of all runs on a CPU, by the machine."""
-    paths = sorted((ROOT / "results" / "bench").rglob("*.json"), key=lambda path: (path.name, path))
-    runs = [(f"{data['cpu']}, {data['cores']} cores", path) for path in paths for data in [json.loads(path.read_text())]]
-    return "\n\n".join(f"**{machine}**\n\n" + "\n\n".join(_speeds(path) for _, path in group)
-                       for machine, group in itertools.groupby(runs, key=lambda run: run[0]))
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "results" / "bench").rglob("*.json")):
+        data = json.loads(path.read_text())
+        found.setdefault(f"{data['cpu']}, {data['cores']} cores", []).append(_speeds(data))
+    return "\n\n".join("\n\n".join([f"**{machine}**", *speeds]) for machine, speeds in found.items())
 
 
 def cpu_profiles() -> str:
@@ -286,10 +286,9 @@ def cpu_pipeline() -> str:
         f"{made['rounds']} rounds, seed 0; {_machine(made['environment'])}.")
 
 
-def _speeds(path: Path) -> str:
+def _speeds(data: dict) -> str:
     """Per net and batch size of a run of bench.py: PyTorch in its faster layout, Jittor's share of that, memory."""
     from training.benchmark import HEADER, PHASES, REFERENCES, Row, table as figures
-    data = json.loads(path.read_text())
     found: dict[tuple, dict] = {}
     for values in figures([Row(**row) for row in data["rows"]], data["limits"]["flops"]):
         row = dict(zip(HEADER, values))

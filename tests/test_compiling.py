@@ -175,8 +175,8 @@ def test_operations_find_headers_of_ours_from_that_folder():
 
 
 def test_a_program_ends_whose_compile_threads_begin_late(tmp_path):
-    source, library = tmp_path / "late.cc", tmp_path / "late.so"
-    source.write_text("""
+    text, library = tmp_path / "late.cc", tmp_path / "late.so"
+    text.write_text("""
         #include <cstring>
         #include <dlfcn.h>
         #include <pthread.h>
@@ -195,7 +195,7 @@ def test_a_program_ends_whose_compile_threads_begin_late(tmp_path):
             return create(thread, how, late, new Work{run, argument});
         }
     """)
-    subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", library, text, "-ldl"], check=True)
     # One operation, which the main thread compiles itself: for more it would wait until the others have begun.
     done = python("-c", "import jt_models, jittor as jt; jt.randn(2, 3).sync(); print('done')", LD_PRELOAD=library)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -27,6 +27,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from . import processor
 from .errors import UserError
 from .files import existing_parent, read_json, write_json, write_text
 from .logs import LOG, STEPS, read_log
@@ -50,19 +51,10 @@ def default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{stamp}"
 
 
-def cpu_name() -> str:
-    """The processor's name as the system gives it, and whether it has vectors of 64 bytes: in virtual machines that name
-    may stand for several processors."""
-    with open("/proc/cpuinfo") as info:
-        known = dict(map(str.strip, line.split(":", 1)) for line in info if ":" in line)
-    name = known.get("model name") or platform.processor() or platform.machine()
-    return f"{name}, AVX-512" if "avx512f" in known.get("flags", "").split() else name
-
-
 def environment(packages: tuple[str, ...]) -> dict:
     """Versions and hardware, for the record of a measurement."""
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-            "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "cpu": processor.name(), "cores": len(os.sched_getaffinity(0)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
             "versions": {name: version(name) for name in packages}}
 
