@@ -59,7 +59,7 @@ def code(source, shapes, *inputs, header=HEADER, **options):
 
 
 class BatchNorm(jt.Function):
-    """As kernels.BatchNorm, of float32.
+    """As batchnorm.BatchNorm, of float32.
 
     Attributes:
         running: ([C], [C]), the running mean and the (unbiased) running variance after this batch.

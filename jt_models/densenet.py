@@ -7,7 +7,7 @@ layers, 100 layers in all, and no BatchNorm or ReLU between the 3x3 stem and the
 paper's dropout after each convolution (0.2, without augmentation only) is not built.
 
 The lab's nets have two dense blocks of six layers, growth 32 and 64, all convolutions with bias,
-and no BatchNorm before the head:
+and no BatchNorm before the head. ReLUs behind a BatchNorm are in place here, which changes no number:
 - `densenet` (report 001): 3x3 transition and 2x2 average pool, one linear layer. The report prints
   the modules only; the order of its forward is taken from the order of registration.
 - `densenet_wide` (report 000, printout): no pool in the transition, head 28672-512-10.
@@ -145,8 +145,8 @@ class DenseBasic(nn.Module):
     def __init__(self, channels, growth):
         super().__init__()
         self.layer = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, growth * 4, 1),
-            nn.BatchNorm2d(growth * 4), nn.ReLU(), nn.Conv2d(growth * 4, growth, 3, padding=1))
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, growth * 4, 1),
+            nn.BatchNorm2d(growth * 4), nn.ReLU(inplace=True), nn.Conv2d(growth * 4, growth, 3, padding=1))
 
     def execute(self, x):
         return nn.concat((x, self.layer(x)), 1)
@@ -252,7 +252,7 @@ class MnistDenseNet(nn.Module):
             else:
                 parts.append(nn.Sequential(
                     nn.Conv2d(in_channels, channels, 7, stride=2, padding=3),
-                    nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)))
+                    nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)))
             parts.append(DenseBlock(count, channels, 32))
             channels += count * 32
         self.feature_extractor = nn.Sequential(*parts)

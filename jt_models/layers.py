@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Module, Sequential  # as torch's
 
-from . import cudnn, init, kernels, product, winograd
+from . import batchnorm, cudnn, init, kernels, product, winograd
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
@@ -153,14 +153,23 @@ class Linear(nn.Linear):
         return y if self.bias is None else y + self.bias
 
 
-def relu(x):
-    """max(x, 0), gradient 0 at 0."""
-    return nn.relu(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu, "y > 0")(x)
+def relu(x, inplace=False):
+    """max(x, 0), gradient 0 at 0. `inplace` leaves x as it is, but may leave it without a gradient of its own: if x comes
+    from a BatchNorm in training, on a CPU, both are one operation then, and of x only jt.grad would tell the difference.
+    """
+    return _rectified(x, nn.relu, batchnorm.RELU, inplace)
 
 
-def relu6(x):
-    """min(max(x, 0), 6), gradient 0 at 0 and 6."""
-    return nn.relu6(x) if jt.flags.use_cuda else kernels.Rectified(nn.relu6, "y > 0 && y < 6")(x)
+def relu6(x, inplace=False):
+    """min(max(x, 0), 6), gradient 0 at 0 and 6; `inplace` as for `relu`."""
+    return _rectified(x, nn.relu6, batchnorm.RELU6, inplace)
+
+
+def _rectified(x, function, rectifier, inplace):
+    if jt.flags.use_cuda:
+        return function(x)
+    y = batchnorm.rectified(x, rectifier) if inplace else None
+    return kernels.Rectified(function, rectifier[1])(x) if y is None else y
 
 
 def sigmoid(x):
@@ -169,20 +178,20 @@ def sigmoid(x):
 
 
 class ReLU(Module):
-    """`relu` as a module; `inplace` is accepted for torch's sake and changes nothing in Jittor."""
+    """`relu` as a module."""
 
     def __init__(self, inplace=False):
         self.inplace = inplace
 
     def execute(self, x):
-        return relu(x)
+        return relu(x, self.inplace)
 
 
 class ReLU6(ReLU):
     """`relu6` as a module."""
 
     def execute(self, x):
-        return relu6(x)
+        return relu6(x, self.inplace)
 
 
 class Sigmoid(Module):

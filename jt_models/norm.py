@@ -4,7 +4,7 @@ from __future__ import annotations
 import jittor as jt
 from jittor.nn import Module
 
-from . import cudnn, init, kernels
+from . import batchnorm, cudnn, init
 from .arithmetic import constant, spread, total
 
 
@@ -59,10 +59,9 @@ class BatchNorm(Module):
             self._count(*norm.running)
             return y
         if self._has_kernel(x):
-            norm = kernels.BatchNorm(self.eps)
-            y = norm(x, self.weight, self.bias)
-            self._track(norm.mean, norm.variance * constant(count / (count - 1), x))
-            return y
+            self.num_batches_tracked += 1
+            return batchnorm.normalised(x, self.weight, self.bias, (self.running_mean, self.running_var), self.eps,
+                                        self.momentum)
         # sum / int: Jittor's mean multiplies its gradient by float32(1 / n).
         mean = self._all(total(x, self.axes)) / count
         centred = x - spread(mean, x)

@@ -150,12 +150,16 @@ class SGD(_Optimizer):
         data = {name: float(value) for name, value in options.items()}
         # Written in Jittor an update is fourteen operations a parameter, more than a small layer's own. Eight of a kind
         # share an operation; what is left over goes alone, so that no net has to compile for its own number.
-        kinds = {}
+        kinds, large = {}, []
         for row in rows:
             if not jt.flags.use_cuda and row[0].numel() >= _LARGE:
-                self._update_in_turn(*row, data)
-                continue
-            kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
+                large.append(row)
+            else:
+                kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
+        if large:
+            jt.sync([g for _, g, _ in rows])  # so that updates take memory that backward has left
+        for row in large:
+            self._update_in_turn(*row, data)
         for kind in kinds.values():
             while kind:
                 size = 8 if len(kind) >= 8 else 1
@@ -174,13 +178,11 @@ class SGD(_Optimizer):
 
     @staticmethod
     def _update_in_turn(p, g, buffer, data):
-        """Bitwise as together, with less memory: the old momentum is gone before the new weight is made, and with the
-        gradient computed first, both take memory that backward has left."""
+        """Bitwise as together, with less memory: the old momentum is gone before the new weight is made."""
         def half(name, *inputs):
             return jt.code(p.shape, p.dtype, [p, *(like(p, v) for v in inputs)], data=data,
                            cpu_header=filled(_SGD_HEADER, WHERE="static inline"), cpu_src=filled(_SGD_HALF, HALF=name))
 
-        jt.sync([g])
         mean = half("mean", g, buffer)
         if data["momentum"]:
             buffer.update(mean)

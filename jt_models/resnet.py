@@ -287,7 +287,7 @@ class MnistResNet(nn.Module):
         self.dropout = nn.Dropout(drop)
 
     def execute(self, x):
-        x = self.maxpool(relu(self.bn(self.conv1(x))))
+        x = self.maxpool(relu(self.bn(self.conv1(x)), inplace=True))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.dropout(self.fc(jt.flatten(self.avgpool(x), 1)))
 

@@ -202,16 +202,23 @@ def record_jittor(branches: Branches):
     """Context that records the branches of a Jittor forward pass into `branches`: of Jittor's own
     ReLUs and pools and of this project's. The arrays are fetched when the context ends, so run
     backward within it."""
-    from jt_models import layers
+    from jt_models import batchnorm, layers
     import jittor as jt
     inside = []
     seen = []  # (bounds or pool, the Var whose values tell the branch)
     usual = {name: getattr(jt, name) for name in ("ternary_out_hint", "ternary", "maximum", "minimum")}
     pools = {layers.MaxPool2d: layers.MaxPool2d.execute, jt.pool.Pool: jt.pool.Pool.execute}
+    joined = batchnorm.rectified
 
     def see_relu(condition, x, y):
         out = usual["ternary_out_hint"](condition, x, y)
         seen.append(((0.0, np.inf), out))
+        return out
+
+    def see_joined(y, rectifier):
+        out = joined(y, rectifier)
+        if out is not None:
+            seen.append(((0.0, 6.0 if rectifier is batchnorm.RELU6 else np.inf), out))
         return out
 
     def see_leaky(condition, x, y):
@@ -247,6 +254,7 @@ def record_jittor(branches: Branches):
     for name, function in (("ternary_out_hint", see_relu), ("ternary", see_leaky),
                            ("maximum", see_maximum), ("minimum", see_minimum)):
         setattr(jt, name, function)
+    batchnorm.rectified = see_joined
     for kind, execute in pools.items():
         kind.execute = seeing(execute)
     try:
@@ -254,6 +262,7 @@ def record_jittor(branches: Branches):
     finally:
         for name, function in usual.items():
             setattr(jt, name, function)
+        batchnorm.rectified = joined
         for kind, execute in pools.items():
             kind.execute = execute
     for point, var in seen:

@@ -209,7 +209,7 @@ class LabSEPreAct(nn.Module):
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, x):
-        x = relu(self.bn1(self.conv1(x)))
+        x = relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = torch.flatten(adaptive_avg_pool2d(x, 1), 1)
         return self.linear(dropout(x, self.drop, self.training))
