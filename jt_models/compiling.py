@@ -30,6 +30,7 @@ _HOOK = """
 #include "op_compiler.h"
 #include "opt/tuner_manager.h"
 #include "ops/op_register.h"
+#include "ops/reduce_op.h"
 namespace jittor {
 extern jit_op_entry_t (*do_compile_hook)(Op*);
 extern vector<void(*)()> cleanup_callback;
@@ -70,39 +71,54 @@ static bool may_relay(FusedOp* fused) {
     return false;
 }
 
-// The place of an output among the operation's variables, or -1: not all loops write every element once.
-static int elementwise(FusedOp* fused) {
-    int output = -1;
-    for (int i = 0; i < (int)fused->vars.size(); i++)
-        if (fused->vars[i].type == 2) {
-            if (named(fused->vars[i].var->input(), {"array"})) return -1;  // a number, written once
-            output = i;
+// The place, among the operation's variables, of one that has an element for each turn of all loops; -1 where turns of the
+// outermost one may write the same element, as of a sum over the first axis.
+static int divisible(FusedOp* fused, bool& sums) {
+    NanoVector shape;
+    sums = false;
+    for (Op* op : fused->ops)
+        if (named(op, {"reduce"})) {
+            const ReduceOp* reduce = (ReduceOp*)op;
+            const int axes = reduce->x->shape.size(), kept = axes - __builtin_popcount(reduce->reduce_mask);
+            if (!kept || reduce->reduce_mask != (1 << axes) - (1 << kept)) return -1;  // the last axes only
+            if (sums && reduce->x->shape != shape) return -1;
+            shape = reduce->x->shape;
+            sums = true;
         }
-    for (Op* op : fused->ops) {
-        if (named(op, {"array"})) continue;
-        if (!named(op, {"unary", "binary", "ternary", "broadcast_to", "reindex", "index"})) return -1;
-        if (op->outputs().front()->shape != fused->vars[output].var->shape) return -1;
+    int whole = -1;
+    for (int i = 0; i < (int)fused->vars.size(); i++) {
+        Var* var = fused->vars[i].var;
+        if (fused->vars[i].type == 2 && named(var->input(), {"array"})) return -1;  // a number, written once
+        if (!sums && fused->vars[i].type == 2) shape = var->shape;
     }
-    return output;
+    for (Op* op : fused->ops) {
+        if (named(op, {"array", "reduce"})) continue;
+        if (!named(op, {"unary", "binary", "ternary", "broadcast_to", "reindex", "index"})) return -1;
+        if (op->outputs().front()->shape != shape) return -1;
+    }
+    for (int i = 0; i < (int)fused->vars.size(); i++)
+        if (fused->vars[i].var->shape == shape) whole = i;
+    return whole;
 }
 
 // All is declared within the parallel region: of what lies outside the compiler no longer knows that pointers are
 // `restrict` and that strides are equal.
 static string shared_among_threads(FusedOp* fused, string source) {
     if (!share || fused->flags.get(NodeFlags::_cuda)) return source;
-    const int output = elementwise(fused);
+    bool sums;
+    const int whole = divisible(fused, sums);
     const string start = "jit_run() {", outer = "\\n    for (", inner = "\\n        for (";
     const size_t body = source.find(start), loop = source.find(outer);
-    if (output < 0 || body == string::npos || loop == string::npos || source.find(outer, loop + 1) != string::npos)
+    if (whole < 0 || body == string::npos || loop == string::npos || source.find(outer, loop + 1) != string::npos)
         return source;
     size_t loops = 0;
     for (size_t i = source.find(" for (", loop); i != string::npos; i = source.find(" for (", i + 1)) loops++;
     const size_t second = source.find("\\n", loop + 1);
     const bool nested = second != string::npos && source.compare(second, inner.size(), inner) == 0;
-    const string how = loops == 1 ? " simd" : loops > 2 && nested ? " collapse(2)" : "";
+    const string how = sums ? "" : loops == 1 ? " simd" : loops > 2 && nested ? " collapse(2)" : "";
     source.insert(source.rfind("}"), "}\\n");
     source.insert(loop, "\\n    #pragma omp for" + how);
-    return source.insert(body + start.size(), "\\n    #pragma omp parallel if (vars[" + S(output)
+    return source.insert(body + start.size(), "\\n    #pragma omp parallel if (vars[" + S(whole)
                                                   + "].var->num > 32768)\\n    {");
 }
 

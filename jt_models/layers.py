@@ -102,28 +102,35 @@ class Conv2d(nn.Conv2d):
         if any(side + 2 * p < r for side, p, r in zip(x.shape[2:], self.padding, reach)):
             raise ValueError(f"{x.shape[2]}x{x.shape[3]} pixels with a padding of {self.padding} are less "
                              f"than the {reach[0]}x{reach[1]} that the kernel covers")
-        y = self._convolved(x)
+        own = self._own(x)
+        if own:
+            return own(x, self.weight, self.bias)
+        y = self._by_others(x)
         if self.bias is None:
             return y
-        if jt.flags.use_cuda and cudnn.takes(y, self.bias):
-            return Bias()(y, self.bias)
-        return y + spread(self.bias, y)
+        if jt.flags.no_grad or not cudnn.takes(y, self.bias):  # a sum joins what follows
+            return y + spread(self.bias, y)
+        return Bias()(y, self.bias)
 
-    def _convolved(self, x):
-        plain = self.groups == 1 and self.dilation == (1, 1)
+    def _own(self, x):
+        """The operation for all of this convolution, where one of ours is the fastest."""
+        if jt.flags.use_cuda or self.groups > 1 or self.dilation != (1, 1):
+            return None
+        if product.pays(x, self.weight, self.stride, self.padding):
+            return product.Product(self.stride, self.padding)
+        if self.kernel_size == (3, 3) and self.stride == (1, 1) and winograd.pays(x, self.weight, self.padding):
+            return winograd.Winograd(self.padding[0])
+        return None
+
+    def _by_others(self, x):
         depthwise = self.groups == self.in_channels == self.out_channels > 1 and self.dilation == (1, 1)
         if jt.flags.use_cuda:
             if cudnn.takes(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
         elif depthwise and x.dtype in ("float32", "float64"):
             return Depthwise(self.stride, self.padding)(x, self.weight)
-        elif plain and product.pays(x, self.weight, self.stride, self.padding):
-            return product.Product(self.stride, self.padding)(x, self.weight)
-        elif plain and self.kernel_size == (1, 1) and self.padding == (0, 0):
+        elif self.groups == 1 and self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self._pointwise(x)
-        elif plain and self.kernel_size == (3, 3) and self.stride == (1, 1) and \
-                winograd.pays(x, self.weight, self.padding):
-            return winograd.Winograd(self.padding[0])(x, self.weight)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _pointwise(self, x):

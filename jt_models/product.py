@@ -8,7 +8,8 @@ import jittor as jt
 
 from . import onednn
 from .arithmetic import convolved, like
-from .source import linked, vector_bytes
+from .bias import gradients
+from .source import filled, linked, vector_bytes
 
 _SGEMM = """
 #include <algorithm>
@@ -77,6 +78,7 @@ _COLUMNS = """
     };
 """
 _PRODUCT = _COLUMNS + """
+    const float* bias = BIAS;
     #pragma omp parallel if (groups > 1)
     {
         std::vector<float> columns, outputs;
@@ -92,8 +94,10 @@ _PRODUCT = _COLUMNS + """
                     x = columns.data();
                 }
                 if (count > 1) outputs.resize(k * all);
-                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, 0,
-                           count > 1 ? outputs.data() : y + start * across, count > 1 ? all : pixels);
+                const int64_t pitch = count > 1 ? all : pixels;
+                float* to = count > 1 ? outputs.data() : y + start * across;
+                if (bias) for (int64_t i = 0; i < k; i++) std::fill_n(to + i * pitch, all, bias[i]);
+                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, bias != nullptr, to, pitch);
                 if (count > 1)
                     for (int64_t n = 0; n < count; n++)
                         for (int64_t i = 0; i < k; i++)
@@ -213,19 +217,21 @@ class Linear(jt.Function):
 
 
 class Product(jt.Function):
-    """Convolution of x [N, C, H, W] with weight [K, C, KH, KW], without groups or dilation: float32, on a CPU. Products of
-    matrices, for each image or some at a time, by the oneDNN that Jittor has."""
+    """Convolution of x [N, C, H, W] with weight [K, C, KH, KW] and bias [K] or None, without groups or dilation: float32, on
+    a CPU. Products of matrices, for each image or some at a time, by the oneDNN that Jittor has."""
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
         self.stride, self.padding = stride, padding
 
-    def execute(self, x, weight):
-        self.inputs = x, weight
+    def execute(self, x, weight, bias=None):
+        self.inputs, self.bias = (x, weight), bias
         sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding)
-        return self._code(_PRODUCT, [[x.shape[0], weight.shape[0], *sides]])[0]
+        source = filled(_PRODUCT, BIAS="nullptr" if bias is None else "in2_p")
+        return self._code(source, [[x.shape[0], weight.shape[0], *sides]], *([] if bias is None else [bias]))[0]
 
     def grad(self, g):
-        return self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
+        g = like(self.inputs[0], g)
+        return *self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], g), *gradients(self.bias, g)
 
     def _code(self, source, shapes, *others):
         data = zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*self.stride, *self.padding)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import like
+from .bias import gradients
 from .source import filled, vector_bytes
 from .tiles import HEADER
 
@@ -45,11 +46,14 @@ inline void weights(const float* weight, int64_t k, int64_t c, bool turned, floa
         }
 }
 
-// A^T m A of m [16, tiles, pitch] to channels from `channel` on, `lanes` of them.
+// A^T m A of m [16, tiles, pitch], and a bias, if there is one, to channels from `channel` on, `lanes` of them.
 inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes& p, int64_t channel, int64_t start,
-                   int64_t end) {
+                   int64_t end, const float* bias) {
     const int64_t columns = 2 * p.across * lanes, count = std::min(lanes, p.channels - channel);
     float* pixels = room(0, 2 * columns);
+    float added[lanes] = {};
+    if (bias) std::copy_n(bias + channel, count, added);
+    const Vector shift = at(added);
     for (int64_t row = start; row < end; row++) {
         const int64_t n = row / p.down, top = row % p.down * 2;
         for (int64_t c = 0; c < p.across; c++, m += pitch) {
@@ -61,8 +65,8 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
                 t[1][j] = d[1] - d[2] - d[3];
             }
             for (int i = 0; i < 2; i++) {
-                at(pixels + i * columns + 2 * c * lanes) = t[i][0] + t[i][1] + t[i][2];
-                at(pixels + i * columns + (2 * c + 1) * lanes) = t[i][1] - t[i][2] - t[i][3];
+                at(pixels + i * columns + 2 * c * lanes) = t[i][0] + t[i][1] + t[i][2] + shift;
+                at(pixels + i * columns + (2 * c + 1) * lanes) = t[i][1] - t[i][2] - t[i][3] + shift;
             }
         }
         for (int64_t i = 0; i < count; i++)
@@ -101,7 +105,7 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
                     for (int64_t t = 0; t < (end - start) * across; t += tall)
                         multiply<false>(c, v + q * of_v + t * inner, inner, 1, u + q * of_u + o * c, wide,
                                         m + q * of_m + t * outer + o, outer);
-            for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end);
+            for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end, BIAS);
         }
     }
 """
@@ -173,26 +177,27 @@ def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
 
 
 class Winograd(jt.Function):
-    """Convolution of x [N, C, H, W] with weight [K, C, 3, 3], float32, stride 1, the same padding of at most 2 at all
-    sides: on a CPU. A pixel reaches the outputs of its own windows only, of which an infinite one may make NaN; but of the
-    weight's gradient all nine taps, so that beside a huge pixel they lose the digits that are smaller."""
+    """Convolution of x [N, C, H, W] with weight [K, C, 3, 3] and bias [K] or None, float32, stride 1, the same padding of at
+    most 2 at all sides: on a CPU. A pixel reaches the outputs of its own windows only, of which an infinite one may make
+    NaN; but of the weight's gradient all nine taps, so that beside a huge pixel they lose the digits that are smaller."""
 
     def __init__(self, padding: int):
         self.padding = padding
 
-    def execute(self, x, weight):
-        self.inputs = x, weight
-        return self._convolved(x, weight, weight.shape[0], self.padding)
+    def execute(self, x, weight, bias=None):
+        self.inputs = x, weight, bias
+        return self._convolved(x, weight, weight.shape[0], self.padding, bias)
 
     def grad(self, g):
-        x, weight = self.inputs
+        x, weight, bias = self.inputs
         g = like(x, g)
         return (self._convolved(g, weight, weight.shape[1], 2 - self.padding, turned=True),
                 jt.code(weight.shape, "float32", [x, g], cpu_header=_BACKWARD, cpu_src=_GRADIENT,
-                        data={"padding": float(self.padding)}))
+                        data={"padding": float(self.padding)}), *gradients(bias, g))
 
-    def _convolved(self, x, weight, channels, padding, turned=False):
+    def _convolved(self, x, weight, channels, padding, bias=None, turned=False):
         n, _, h, w = x.shape
-        return jt.code([n, channels, h + 2 * padding - 2, w + 2 * padding - 2], "float32", [x, weight],
-                       cpu_header=_FORWARD, cpu_src=_CONVOLVE,
+        return jt.code([n, channels, h + 2 * padding - 2, w + 2 * padding - 2], "float32",
+                       [x, weight] if bias is None else [x, weight, bias], cpu_header=_FORWARD,
+                       cpu_src=filled(_CONVOLVE, BIAS="nullptr" if bias is None else "in2_p"),
                        data={"padding": float(padding), "turned": float(turned)})

@@ -145,7 +145,18 @@ def test_threads_share_elementwise_loops(how, operation, images):
     assert f"#pragma omp {how}\n" in compiled_source(lambda: operation(a, b, jt.ternary))
 
 
-@pytest.mark.parametrize("make", [lambda a: a.sum(1), lambda a: (a * 2).max(), lambda a: a.transpose(1, 0, 2) + 0 * a.max()])
+@pytest.mark.parametrize("images", [64, 1])
+@pytest.mark.parametrize("operation", [lambda a: a.sum(2), lambda a: a.sum((1, 2)), lambda a: (a * a - 3 * a).sum(2),
+                                       lambda a: a.max(2)])
+def test_threads_share_sums_over_the_last_axes(operation, images):
+    """In the order of one thread."""
+    a = jt.array(A[:images])
+    np.testing.assert_array_equal(operation(a).numpy(), operation(A[:images].astype("float64")).astype("float32"))
+    assert "#pragma omp for\n" in compiled_source(lambda: operation(a))
+
+
+@pytest.mark.parametrize("make", [lambda a: a.sum(1), lambda a: a.sum((0, 2)), lambda a: (a * 2).max(),
+                                  lambda a: a.transpose(1, 0, 2) + 0 * a.max()])
 def test_other_loops_stay_on_one_thread(make):
     a = jt.array(A)
     with jt.profile_scope() as report:

@@ -18,18 +18,20 @@ pairs = st.tuples
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(images=st.integers(1, 9), fan_in=st.integers(1, 6), fan_out=st.integers(1, 6),
        sides=pairs(st.integers(1, 12), st.integers(1, 12)), kernel=pairs(st.integers(1, 7), st.integers(1, 7)),
-       stride=pairs(st.integers(1, 3), st.integers(1, 3)), padding=pairs(st.integers(0, 4), st.integers(0, 4)))
-@example(images=61, fan_in=3, fan_out=5, sides=(3, 3), kernel=(1, 7), stride=(1, 1), padding=(0, 3))  # taps that meet nothing
-@example(images=2, fan_in=3, fan_out=4, sides=(40, 40), kernel=(3, 3), stride=(1, 1), padding=(1, 1))  # several blocks of rows
-@example(images=2, fan_in=1, fan_out=2, sides=(3, 700), kernel=(3, 3), stride=(2, 2), padding=(1, 1))  # a row beyond a block
-@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(1, 1), padding=(0, 0))  # the image itself
-@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(2, 3), padding=(0, 0))
-def test_whole_numbers_are_exact(images, fan_in, fan_out, sides, kernel, stride, padding):
+       stride=pairs(st.integers(1, 3), st.integers(1, 3)), padding=pairs(st.integers(0, 4), st.integers(0, 4)),
+       biased=st.booleans())
+@example(images=61, fan_in=3, fan_out=5, sides=(3, 3), kernel=(1, 7), stride=(1, 1), padding=(0, 3), biased=False)  # taps that meet nothing
+@example(images=2, fan_in=3, fan_out=4, sides=(40, 40), kernel=(3, 3), stride=(1, 1), padding=(1, 1), biased=True)  # several blocks of rows
+@example(images=2, fan_in=1, fan_out=2, sides=(3, 700), kernel=(3, 3), stride=(2, 2), padding=(1, 1), biased=False)  # a row beyond a block
+@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(1, 1), padding=(0, 0), biased=True)  # the image itself
+@example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(2, 3), padding=(0, 0), biased=False)
+def test_whole_numbers_are_exact(images, fan_in, fan_out, sides, kernel, stride, padding, biased):
     """These have no rounding: what differs is wrong."""
     assume(all(side + 2 * p >= k for side, p, k in zip(sides, padding, kernel)))
     x, weight = whole((images, fan_in, *sides)), whole((fan_out, fan_in, *kernel))
-    for a, b in zip(run_jittor(Product(stride, padding), x, weight, weights=whole),
-                    run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), x, weight, weights=whole)):
+    arrays = [x, weight, *([whole([fan_out])] if biased else [])]
+    for a, b in zip(run_jittor(Product(stride, padding), *arrays, weights=whole),
+                    run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), *arrays, weights=whole)):
         np.testing.assert_array_equal(a, b)
 
 

@@ -19,15 +19,16 @@ def whole(shape):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(images=st.integers(1, 5), fan_in=st.integers(1, 40), fan_out=st.integers(1, 40), h=st.integers(1, 12),
-       w=st.integers(1, 12), padding=st.integers(0, 2))
-@example(images=40, fan_in=16, fan_out=17, h=5, w=8, padding=1)  # several blocks of tiles
-@example(images=2, fan_in=3, fan_out=2, h=4, w=220, padding=1)  # a row of tiles that is longer than a block
-def test_whole_numbers_are_exact(images, fan_in, fan_out, h, w, padding):
+       w=st.integers(1, 12), padding=st.integers(0, 2), biased=st.booleans())
+@example(images=40, fan_in=16, fan_out=17, h=5, w=8, padding=1, biased=True)  # several blocks of tiles
+@example(images=2, fan_in=3, fan_out=2, h=4, w=220, padding=1, biased=False)  # a row of tiles that is longer than a block
+def test_whole_numbers_are_exact(images, fan_in, fan_out, h, w, padding, biased):
     """Whole numbers, their halves and quarters have no rounding: what differs is wrong."""
     x = whole((images, fan_in, max(h, 3 - 2 * padding), max(w, 3 - 2 * padding)))
     weight = whole((fan_out, fan_in, 3, 3))
-    for a, b in zip(run_jittor(Winograd(padding), x, weight, weights=whole),
-                    run_torch(lambda *v: F.conv2d(*v, padding=padding), x, weight, weights=whole)):
+    arrays = [x, weight, *([whole([fan_out])] if biased else [])]
+    for a, b in zip(run_jittor(Winograd(padding), *arrays, weights=whole),
+                    run_torch(lambda *v: F.conv2d(*v, padding=padding), *arrays, weights=whole)):
         np.testing.assert_array_equal(a, b)
 
 
