@@ -145,7 +145,7 @@ def rectified(y, rectifier):
     """`rectifier` of a y that `normalised` has made, both in one operation; None for another Var, or where what it was
     made from has changed since. Jittor computes what is asked for, so y itself only where it is used otherwise."""
     norm = _made.get(y.id)
-    if norm is None or norm.numbers != [v.id for v in norm.used]:
+    if norm is None or y.is_stop_grad() or norm.numbers != [v.id for v in norm.used]:
         return None
     *arguments, mean, variance = norm.used
     both = BatchNorm(norm.eps, norm.momentum, rectifier)

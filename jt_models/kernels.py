@@ -44,9 +44,10 @@ _COPIED = """
                 std::copy(row, row + std::min(width, wide - PAD_W), &pixels[(r + PAD_H) * wide + PAD_W]);
             }
 """
-# The place of a window's maximum, its first one, is kept as the number of that pixel in the window.
+# The place of a window's maximum, its first one, is kept for a gradient as the number of that pixel in the window.
 _LARGEST = filled(_WINDOWS, RESULT="out0") + """
     const in0_type least = std::numeric_limits<in0_type>::lowest();
+    auto* const places = KEPT;
     #pragma omp parallel
     {
         std::vector<in0_type> pixels(tall * wide, least);
@@ -68,10 +69,10 @@ _LARGEST = filled(_WINDOWS, RESULT="out0") + """
                         const in0_type value = x[c * STEP_W];
                         const bool larger = value > y[c];
                         y[c] = larger ? value : y[c];
-                        found[c] = larger ? tap : found[c];
+                        if (places) found[c] = larger ? tap : found[c];
                     }
                 }
-                std::copy(found.begin(), found.end(), out1_p + (plane * down + r) * across);
+                if (places) std::copy(found.begin(), found.end(), places + (plane * down + r) * across);
             }
         }
     }
@@ -162,7 +163,9 @@ class MaxPool(_Windows):
 
     def execute(self, x):
         self.x, shape = x, [*x.shape[:2], *self.size]
-        y, self.found = self._code(_LARGEST, [shape, shape], [x.dtype, self.place], x)
+        if jt.flags.no_grad:
+            return self._code(filled(_LARGEST, KEPT="(int*)nullptr"), [shape], [x.dtype], x)[0]
+        y, self.found = self._code(filled(_LARGEST, KEPT="out1_p"), [shape, shape], [x.dtype, self.place], x)
         return y
 
     def grad(self, g):

@@ -168,11 +168,16 @@ def changed_statistics(norm, x, y):
     norm(x * 2)
 
 
-def left_the_graph(norm, x, y):
+def detached(norm, x, y):
     y.assign(y.detach())
 
 
-@pytest.mark.parametrize("change", [changed_input, changed_output, changed_weight, changed_statistics, left_the_graph])
+def without_gradient(norm, x, y):
+    y.stop_grad()
+
+
+@pytest.mark.parametrize("change", [changed_input, changed_output, changed_weight, changed_statistics, detached,
+                                    without_gradient])
 def test_a_relu_is_not_joined_to_what_has_changed(change):
     """Each would be lost in an operation that begins with the BatchNorm's input."""
     found = []
@@ -181,7 +186,8 @@ def test_a_relu_is_not_joined_to_what_has_changed(change):
         y = norm(x)
         change(norm, x, y)
         z = layers.relu(y, inplace)
-        found.append([v.numpy() for v in (z, norm.running_mean, norm.running_var)])
+        gradient = jt.grad((z * z).sum(), norm.bias)
+        found.append([v.numpy() for v in (z, norm.running_mean, norm.running_var, gradient)])
     for a, b in zip(*found):
         assert np.array_equal(a, b)
 
