@@ -1,7 +1,9 @@
 """BatchNorm on a CPU, alone or in one pass with the ReLU behind it, where Jittor's operations lose time and digits."""
 from __future__ import annotations
 
+import math
 import weakref
+from typing import NamedTuple
 
 import jittor as jt
 
@@ -92,8 +94,18 @@ _BACKWARD = CHANNELS + """
         });
     }
 """
-# What becomes of an output y, and where that is linear.
-PLAIN, RELU, RELU6 = ("y", "true"), ("y > 0 ? y : 0", "y > 0"), ("y > 0 ? y < 6 ? y : 6 : 0", "(y > 0) & (y < 6)")
+
+
+class Rectifier(NamedTuple):
+    """What becomes of an output y, where that is linear, both in C++, and its maximum."""
+    output: str
+    linear: str
+    most: float
+
+
+PLAIN = Rectifier("y", "true", math.inf)
+RELU = Rectifier("y > 0 ? y : 0", "y > 0", math.inf)
+RELU6 = Rectifier("y > 0 ? y < 6 ? y : 6 : 0", "(y > 0) & (y < 6)", 6)
 
 
 class BatchNorm(jt.Function):
@@ -123,8 +135,8 @@ class BatchNorm(jt.Function):
                 None, None)
 
     def _code(self, source, shapes, dtypes, *inputs):
-        rectified, linear = self.rectifier
-        words = {"EPS": float(self.eps), "MOMENTUM": float(self.momentum), "RECTIFIED": rectified, "LINEAR": linear}
+        words = {"EPS": float(self.eps), "MOMENTUM": float(self.momentum), "RECTIFIED": self.rectifier.output,
+                 "LINEAR": self.rectifier.linear}
         return jt.code(shapes, dtypes, list(inputs), cpu_header=_HEADER, cpu_src=filled(source, **words))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jittor as jt
 
 from .arithmetic import convolved, like
+from .bias import gradients
+from .epilogue import After
 from .source import BYTES, sizes
 
 # A plane is copied into rows with their padding, one after the other, so that what a tap of the kernel meets
@@ -26,13 +28,14 @@ _PLANES = BYTES + """
     };
 """
 _DEPTHWISE = _PLANES + """
+    const auto after = AFTER;
     #pragma omp parallel
     {
         std::vector<in0_type> rows(inputs + lanes), found(outputs + lanes);
         #pragma omp for
         for (int64_t plane = 0; plane < images * channels; plane++) {
             const in0_type* w = in1_p + plane % channels * KH * KW;
-            out0_type* y = out0_p + plane * down * across;
+            out0_type *start = out0_p + plane * down * across, *y = start;
             pad(rows.data(), in0_p + plane * size);
             for (int64_t k = 0; k < outputs; k += lanes) {
                 Vector sum = {};
@@ -41,6 +44,7 @@ _DEPTHWISE = _PLANES + """
             }
             for (int64_t r = 0; r < down; r++)
                 for (int64_t c = 0; c < across; c++) *y++ = found[r * STEP_H * pitch + c * STEP_W];
+            after(plane % channels, start, down * across);
         }
     }
 """
@@ -94,22 +98,27 @@ _DEPTHWISE_BACKWARD = _PLANES + """
 
 
 class Depthwise(jt.Function):
-    """Convolution of each channel of x [N, C, H, W] with its own kernel, of weight [C, 1, KH, KW], as torch's
-    with groups=C and dilation 1: float32 or float64, on a CPU."""
+    """Convolution of each channel of x [N, C, H, W] with its own kernel, of weight [C, 1, KH, KW], and bias [C] or None, as
+    torch's with groups=C and dilation 1: float32 or float64, on a CPU."""
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
         self.stride, self.padding = stride, padding
 
-    def execute(self, x, weight):
-        self.inputs = x, weight
-        n, c, *sides = x.shape
-        return self._code(_DEPTHWISE, [[n, c, *convolved(sides, weight.shape[2:], self.stride, self.padding)]])[0]
+    def execute(self, x, weight, bias=None):
+        self.inputs, self.bias = (x, weight), bias
+        return self.applied(x, weight, After(shift=bias))
 
     def grad(self, g):
-        return self._code(_DEPTHWISE_BACKWARD, [v.shape for v in self.inputs], like(self.inputs[0], g))
-
-    def _code(self, source, shapes, *others):
         x, weight = self.inputs
-        defined = sizes(weight.shape[2:], self.stride, self.padding)
-        return jt.code(shapes, [x.dtype] * len(shapes), [x, weight, *others],
-                       cpu_header=f"#include <algorithm>\n#include <vector>\n{defined}", cpu_src=source)
+        g = like(x, g)
+        return *jt.code([x.shape, weight.shape], [x.dtype] * 2, [x, weight, g], cpu_header=self._header(weight),
+                        cpu_src=_DEPTHWISE_BACKWARD), *gradients(self.bias, g)
+
+    def applied(self, x, weight, after):
+        """The convolution with what is `after` it, without gradients."""
+        n, c, *sides = x.shape
+        return after.code([n, c, *convolved(sides, weight.shape[2:], self.stride, self.padding)], _DEPTHWISE,
+                          self._header(weight), [x, weight], {})
+
+    def _header(self, weight):
+        return f"#include <algorithm>\n#include <vector>\n{sizes(weight.shape[2:], self.stride, self.padding)}"

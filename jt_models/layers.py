@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Module, Sequential  # as torch's
 
-from . import batchnorm, cudnn, init, kernels, product, winograd
+from . import batchnorm, cudnn, epilogue, init, kernels, product, winograd
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
@@ -103,6 +103,8 @@ class Conv2d(nn.Conv2d):
             raise ValueError(f"{x.shape[2]}x{x.shape[3]} pixels with a padding of {self.padding} are less "
                              f"than the {reach[0]}x{reach[1]} that the kernel covers")
         own = self._own(x)
+        if own and jt.flags.no_grad:
+            return epilogue.convolved(own, x, self.weight, self.bias)
         if own:
             return own(x, self.weight, self.bias)
         y = self._by_others(x)
@@ -114,8 +116,11 @@ class Conv2d(nn.Conv2d):
 
     def _own(self, x):
         """The operation for all of this convolution, where one of ours is the fastest."""
-        if jt.flags.use_cuda or self.groups > 1 or self.dilation != (1, 1):
+        if jt.flags.use_cuda or self.dilation != (1, 1):
             return None
+        if self.groups > 1:
+            depthwise = self.groups == self.in_channels == self.out_channels and x.dtype in ("float32", "float64")
+            return Depthwise(self.stride, self.padding) if depthwise else None
         if product.pays(x, self.weight, self.stride, self.padding):
             return product.Product(self.stride, self.padding)
         if self.kernel_size == (3, 3) and self.stride == (1, 1) and winograd.pays(x, self.weight, self.padding):
@@ -123,12 +128,9 @@ class Conv2d(nn.Conv2d):
         return None
 
     def _by_others(self, x):
-        depthwise = self.groups == self.in_channels == self.out_channels > 1 and self.dilation == (1, 1)
         if jt.flags.use_cuda:
             if cudnn.takes(x, self.weight):
                 return Convolution(self.stride, self.padding, self.dilation)(x, self.weight)
-        elif depthwise and x.dtype in ("float32", "float64"):
-            return Depthwise(self.stride, self.padding)(x, self.weight)
         elif self.groups == 1 and self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self._pointwise(x)
         return nn.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
@@ -175,8 +177,11 @@ def relu6(x, inplace=False):
 def _rectified(x, function, rectifier, inplace):
     if jt.flags.use_cuda:
         return function(x)
+    if jt.flags.no_grad:
+        y = epilogue.rectified(x, rectifier.most)
+        return function(x) if y is None else y
     y = batchnorm.rectified(x, rectifier) if inplace else None
-    return kernels.Rectified(function, rectifier[1])(x) if y is None else y
+    return kernels.Rectified(function, rectifier.linear)(x) if y is None else y
 
 
 def sigmoid(x):

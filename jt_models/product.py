@@ -9,7 +9,8 @@ import jittor as jt
 from . import onednn
 from .arithmetic import convolved, like
 from .bias import gradients
-from .source import filled, linked, vector_bytes
+from .epilogue import After
+from .source import linked, vector_bytes
 
 _SGEMM = """
 #include <algorithm>
@@ -78,7 +79,7 @@ _COLUMNS = """
     };
 """
 _PRODUCT = _COLUMNS + """
-    const float* bias = BIAS;
+    const auto after = AFTER;
     #pragma omp parallel if (groups > 1)
     {
         std::vector<float> columns, outputs;
@@ -96,8 +97,8 @@ _PRODUCT = _COLUMNS + """
                 if (count > 1) outputs.resize(k * all);
                 const int64_t pitch = count > 1 ? all : pixels;
                 float* to = count > 1 ? outputs.data() : y + start * across;
-                if (bias) for (int64_t i = 0; i < k; i++) std::fill_n(to + i * pitch, all, bias[i]);
-                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, bias != nullptr, to, pitch);
+                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, 0, to, pitch);
+                for (int64_t i = 0; i < k; i++) after(i, to + i * pitch, all);
                 if (count > 1)
                     for (int64_t n = 0; n < count; n++)
                         for (int64_t i = 0; i < k; i++)
@@ -222,17 +223,19 @@ class Product(jt.Function):
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
         self.stride, self.padding = stride, padding
+        self._data = dict(zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*stride, *padding))))
 
     def execute(self, x, weight, bias=None):
         self.inputs, self.bias = (x, weight), bias
-        sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding)
-        source = filled(_PRODUCT, BIAS="nullptr" if bias is None else "in2_p")
-        return self._code(source, [[x.shape[0], weight.shape[0], *sides]], *([] if bias is None else [bias]))[0]
+        return self.applied(x, weight, After(shift=bias))
 
     def grad(self, g):
         g = like(self.inputs[0], g)
-        return *self._code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], g), *gradients(self.bias, g)
+        return *_code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], *self.inputs, g, **self._data), \
+            *gradients(self.bias, g)
 
-    def _code(self, source, shapes, *others):
-        data = zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*self.stride, *self.padding)))
-        return _code(source, shapes, *self.inputs, *others, **dict(data))
+    def applied(self, x, weight, after):
+        """The convolution with what is `after` it, without gradients."""
+        sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding)
+        with linked(onednn.linker_options()):
+            return after.code([x.shape[0], weight.shape[0], *sides], _PRODUCT, _SGEMM, [x, weight], self._data)

@@ -10,6 +10,7 @@ import jittor as jt
 
 from .arithmetic import like
 from .bias import gradients
+from .epilogue import After
 from .source import filled, vector_bytes
 from .tiles import HEADER
 
@@ -46,14 +47,21 @@ inline void weights(const float* weight, int64_t k, int64_t c, bool turned, floa
         }
 }
 
-// A^T m A of m [16, tiles, pitch], and a bias, if there is one, to channels from `channel` on, `lanes` of them.
+// A^T m A of m [16, tiles, pitch] to channels from `channel` on, `lanes` of them.
 inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes& p, int64_t channel, int64_t start,
-                   int64_t end, const float* bias) {
+                   int64_t end, const After<float>& after) {
     const int64_t columns = 2 * p.across * lanes, count = std::min(lanes, p.channels - channel);
     float* pixels = room(0, 2 * columns);
-    float added[lanes] = {};
-    if (bias) std::copy_n(bias + channel, count, added);
-    const Vector shift = at(added);
+    float times[lanes], added[lanes] = {};
+    std::fill_n(times, lanes, 1);
+    if (after.scale) std::copy_n(after.scale + channel, count, times);
+    if (after.shift) std::copy_n(after.shift + channel, count, added);
+    const Vector scale = at(times), shift = at(added), least = {}, most = least + after.most;
+    auto put = [&](float* to, Vector sum) {
+        sum = sum * scale + shift;
+        if (after.rectified) sum = sum > least ? sum : least, sum = sum < most ? sum : most;
+        at(to) = sum;
+    };
     for (int64_t row = start; row < end; row++) {
         const int64_t n = row / p.down, top = row % p.down * 2;
         for (int64_t c = 0; c < p.across; c++, m += pitch) {
@@ -65,8 +73,8 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
                 t[1][j] = d[1] - d[2] - d[3];
             }
             for (int i = 0; i < 2; i++) {
-                at(pixels + i * columns + 2 * c * lanes) = t[i][0] + t[i][1] + t[i][2] + shift;
-                at(pixels + i * columns + (2 * c + 1) * lanes) = t[i][1] - t[i][2] - t[i][3] + shift;
+                put(pixels + i * columns + 2 * c * lanes, t[i][0] + t[i][1] + t[i][2]);
+                put(pixels + i * columns + (2 * c + 1) * lanes, t[i][1] - t[i][2] - t[i][3]);
             }
         }
         for (int64_t i = 0; i < count; i++)
@@ -91,6 +99,7 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
     const int64_t turns = up((rows + most - 1) / most, threads), each = (rows + turns - 1) / turns;
     const int64_t inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
     const int64_t of_u = outer * c + line, of_v = tiles * inner + line, of_m = tiles * outer + line;
+    const auto after = AFTER;
     float* u = room(1, 16 * of_u);
     weights(in1_p, k, c, data["turned"], u, of_u);
     #pragma omp parallel
@@ -105,7 +114,7 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
                     for (int64_t t = 0; t < (end - start) * across; t += tall)
                         multiply<false>(c, v + q * of_v + t * inner, inner, 1, u + q * of_u + o * c, wide,
                                         m + q * of_m + t * outer + o, outer);
-            for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end, BIAS);
+            for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end, after);
         }
     }
 """
@@ -186,18 +195,21 @@ class Winograd(jt.Function):
 
     def execute(self, x, weight, bias=None):
         self.inputs = x, weight, bias
-        return self._convolved(x, weight, weight.shape[0], self.padding, bias)
+        return self.applied(x, weight, After(shift=bias))
 
     def grad(self, g):
         x, weight, bias = self.inputs
         g = like(x, g)
-        return (self._convolved(g, weight, weight.shape[1], 2 - self.padding, turned=True),
+        return (self._convolved(g, weight, weight.shape[1], 2 - self.padding, After(), turned=True),
                 jt.code(weight.shape, "float32", [x, g], cpu_header=_BACKWARD, cpu_src=_GRADIENT,
                         data={"padding": float(self.padding)}), *gradients(bias, g))
 
-    def _convolved(self, x, weight, channels, padding, bias=None, turned=False):
+    def applied(self, x, weight, after):
+        """The convolution with what is `after` it, without gradients."""
+        return self._convolved(x, weight, weight.shape[0], self.padding, after)
+
+    @staticmethod
+    def _convolved(x, weight, channels, padding, after, turned=False):
         n, _, h, w = x.shape
-        return jt.code([n, channels, h + 2 * padding - 2, w + 2 * padding - 2], "float32",
-                       [x, weight] if bias is None else [x, weight, bias], cpu_header=_FORWARD,
-                       cpu_src=filled(_CONVOLVE, BIAS="nullptr" if bias is None else "in2_p"),
-                       data={"padding": float(padding), "turned": float(turned)})
+        return after.code([n, channels, h + 2 * padding - 2, w + 2 * padding - 2], _CONVOLVE, _FORWARD, [x, weight],
+                          {"padding": float(padding), "turned": float(turned)})

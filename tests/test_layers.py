@@ -108,6 +108,16 @@ def test_max_pool_gives_the_gradient_to_the_first_of_equal_values():
         assert_close(ours, run_torch(lambda v: F.max_pool2d(v, kernel, 2, padding), x))
 
 
+def test_max_pool_keeps_no_places_without_gradients():
+    x, pool = jt.array(image(2, 3, 9, 8)), layers.MaxPool2d(3, 2, 1)
+    found, sizes = [], []
+    for mode in (contextlib.nullcontext, jt.no_grad):
+        with mode(), jt.profile_scope() as report:
+            found.append(pool(x).numpy())
+        sizes.append(next(row[0].split("OUT_SIZE:")[1][0] for row in report[1:] if "OUT_SIZE:" in row[0]))
+    assert np.array_equal(*found) and sizes == ["2", "1"]
+
+
 @drawn
 @given(h=st.integers(1, 12), w=st.integers(1, 12), oh=st.integers(1, 7), ow=st.integers(1, 7))
 def test_adaptive_avg_pool(h, w, oh, ow):
