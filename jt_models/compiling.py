@@ -7,8 +7,8 @@ among threads, and compile threads begin before they end.
   src/node.h). Two threads that do so at once free what the other one needs: now and then a first step dies of SIGSEGV,
   or hangs. Those operations are analysed one after the other here; their compilers still run at once.
 - What Jittor generates for a CPU runs on one thread; its own option for more is broken (docs/benchmark.md). In a fused
-  operation that only maps elements to elements, each turn of the outermost loop writes elements of its own, so that
-  OpenMP may share these turns.
+  operation that only maps elements to elements or reduces the last axes, each turn of the outermost loop writes elements
+  of its own, so that OpenMP may share these turns.
 - A compile thread that first runs when Jittor has said it should end (src/parallel_compiler.cc, `SimpleThread`) waits for
   ever, and so does who waits for it: a short program on a busy machine did not end. Here each does something before.
 """
