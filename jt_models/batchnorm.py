@@ -9,9 +9,10 @@ import jittor as jt
 
 from .arithmetic import like
 from .channels import CHANNELS, HEADER
+from .epilogue import RECTIFIER
 from .source import filled
 
-_HEADER = HEADER + """
+_HEADER = HEADER + RECTIFIER + """
 template <class T, class Term> static void write(const Block& b, T* to, Term term) {
     for (int64_t n = 0; n < b.images; n++) {
         #pragma omp simd
@@ -27,7 +28,12 @@ template <class T> struct Spread {
     T operator[](int64_t j) const { return at[j]; }
 };
 """
-_FORWARD = CHANNELS + """
+_EPS = """
+    const double eps = data["eps"];
+"""
+_FORWARD = _EPS + """
+    const double momentum = data["momentum"];
+""" + CHANNELS + """
         double sums[SMALL][1] = {}, squares[SMALL][1] = {};
         T mean[SMALL], scale[SMALL];
         blocks([&](int64_t begin, const Block& b) {
@@ -45,28 +51,28 @@ _FORWARD = CHANNELS + """
         });
         for (int64_t c = 0; c < many; c++) {
             const double variance = squares[c][0] / count;
-            scale[c] = in1_p[first + c] / std::sqrt((T)variance + EPS);
+            scale[c] = in1_p[first + c] / std::sqrt((T)variance + eps);
             out1_p[first + c] = mean[c];
             out2_p[first + c] = variance;
-            out3_p[first + c] = in3_p[first + c] + MOMENTUM * (mean[c] - in3_p[first + c]);
-            out4_p[first + c] = in4_p[first + c] + MOMENTUM * (variance * count / (count - 1) - in4_p[first + c]);
+            out3_p[first + c] = in3_p[first + c] + momentum * (mean[c] - in3_p[first + c]);
+            out4_p[first + c] = in4_p[first + c] + momentum * (variance * count / (count - 1) - in4_p[first + c]);
         }
         blocks([&](int64_t begin, const Block& b) {
             const T* x = in0_p + begin;
             const Spread<T> level(b, mean), slope(b, scale), shift(b, in2_p + first);
             write(b, out0_p + begin, [&](int64_t i, int64_t j) {
                 const T y = (x[i] - level[j]) * slope[j] + shift[j];
-                return (T)(RECTIFIED);
+                return RECTIFIED;
             });
         });
     }
 """
-_BACKWARD = CHANNELS + """
+_BACKWARD = _EPS + CHANNELS + """
         double sums[SMALL][2] = {};
         T means[SMALL], scales[SMALL], levels[SMALL], slopes[SMALL];
         for (int64_t c = 0; c < many; c++) {
             means[c] = in2_p[first + c];
-            scales[c] = in4_p[first + c] / std::sqrt(in3_p[first + c] + EPS);
+            scales[c] = in4_p[first + c] / std::sqrt(in3_p[first + c] + eps);
         }
         blocks([&](int64_t begin, const Block& b) {
             const T *x = in0_p + begin, *g = in1_p + begin;
@@ -78,7 +84,7 @@ _BACKWARD = CHANNELS + """
             });
         });
         for (int64_t c = 0; c < many; c++) {
-            const double inverse = 1 / std::sqrt(in3_p[first + c] + EPS), weight = sums[c][1] * inverse;
+            const double inverse = 1 / std::sqrt(in3_p[first + c] + eps), weight = sums[c][1] * inverse;
             out1_p[first + c] = weight;
             out2_p[first + c] = sums[c][0];
             levels[c] = sums[c][0] / count;
@@ -104,8 +110,8 @@ class Rectifier(NamedTuple):
 
 
 PLAIN = Rectifier("y", "true", math.inf)
-RELU = Rectifier("y > 0 ? y : 0", "y > 0", math.inf)
-RELU6 = Rectifier("y > 0 ? y < 6 ? y : 6 : 0", "(y > 0) & (y < 6)", 6)
+RELU = Rectifier("rectified(y, std::numeric_limits<T>::infinity())", "y > 0", math.inf)
+RELU6 = Rectifier("rectified(y, (T)6)", "(y > 0) & (y < 6)", 6)
 
 
 class BatchNorm(jt.Function):
@@ -119,7 +125,7 @@ class BatchNorm(jt.Function):
     """
 
     def __init__(self, eps: float, momentum: float, rectifier=PLAIN):
-        self.eps, self.momentum, self.rectifier = eps, momentum, rectifier
+        self.options, self.rectifier = {"eps": float(eps), "momentum": float(momentum)}, rectifier
 
     def execute(self, x, weight, bias, mean, variance):
         dtypes = [x.dtype] * 3 + [mean.dtype, variance.dtype]
@@ -135,9 +141,8 @@ class BatchNorm(jt.Function):
                 None, None)
 
     def _code(self, source, shapes, dtypes, *inputs):
-        words = {"EPS": float(self.eps), "MOMENTUM": float(self.momentum), "RECTIFIED": self.rectifier.output,
-                 "LINEAR": self.rectifier.linear}
-        return jt.code(shapes, dtypes, list(inputs), cpu_header=_HEADER, cpu_src=filled(source, **words))
+        return jt.code(shapes, dtypes, list(inputs), cpu_header=_HEADER, data=self.options, cpu_src=filled(
+            source, RECTIFIED=self.rectifier.output, LINEAR=self.rectifier.linear))
 
 
 _made = weakref.WeakValueDictionary()  # the BatchNorm that made a Var, by its number, as long as that can have a gradient
@@ -160,7 +165,7 @@ def rectified(y, rectifier):
     if norm is None or y.is_stop_grad() or norm.numbers != [v.id for v in norm.used]:
         return None
     *arguments, mean, variance = norm.used
-    both = BatchNorm(norm.eps, norm.momentum, rectifier)
+    both = BatchNorm(**norm.options, rectifier=rectifier)
     z = both(*arguments, *norm.former)
     _put(norm, (mean, variance), both.running)
     norm.mean, norm.variance = both.mean, both.variance  # else these would be computed twice

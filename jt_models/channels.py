@@ -36,7 +36,7 @@ CHANNELS = """
     typedef in0_type T;
     const int64_t images = in0_shape0, channels = in0_shape1, size = in0_shape2 * in0_shape3;
     const int64_t stride = channels * size, threads = omp_get_max_threads();
-    const int64_t group = std::max<int64_t>(1, std::min(SMALL / size, (channels + threads - 1) / threads));
+    const int64_t group = std::max<int64_t>(1, std::min(SMALL / std::max<int64_t>(1, size), (channels + threads - 1) / threads));
     const double count = images * size;
     #pragma omp parallel for
     for (int64_t first = 0; first < channels; first += group) {

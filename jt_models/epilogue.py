@@ -9,20 +9,37 @@ from typing import NamedTuple
 
 import jittor as jt
 
-# `after(channel, y, count)` changes so many outputs of a channel, while they are in a core's cache.
-HEADER = """
+# A ReLU compares the bits of numbers as whole ones, by which NaN stays NaN: kernels are compiled as if there were none.
+RECTIFIER = """
 #include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+// y, but 0 below 0 and `most` beyond that.
+template <class T> inline T rectified(T y, T most) {
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Bits;
+    const T limit = std::numeric_limits<T>::infinity();
+    Bits bits, highest, infinity;
+    std::memcpy(&bits, &y, sizeof y);
+    std::memcpy(&highest, &most, sizeof y);
+    std::memcpy(&infinity, &limit, sizeof y);
+    const T low = bits <= (infinity | std::numeric_limits<Bits>::min()) ? 0 : y;
+    return bits > highest && bits <= infinity ? most : low;
+}
+"""
+# `after(channel, y, count)` changes so many outputs of a channel, while they are in a core's cache.
+HEADER = RECTIFIER + """
 template <class T> struct After {
     const T *scale, *shift;
-    bool rectified;
+    bool cut;
     T most;
     void operator()(int64_t channel, T* y, int64_t count) const {
-        if (!scale && !shift && !rectified) return;
+        if (!scale && !shift && !cut) return;
         const T times = scale ? scale[channel] : 1, added = shift ? shift[channel] : 0;
         #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            const T value = y[i] * times + added, low = value > 0 ? value : 0;
-            y[i] = !rectified ? value : low < most ? low : most;
+            const T value = y[i] * times + added;
+            y[i] = cut ? rectified(value, most) : value;
         }
     }
 };
@@ -40,48 +57,59 @@ class After(NamedTuple):
         own = [v for v in (self.scale, self.shift) if v is not None]
         places = iter(f"in{len(inputs) + i}_p" for i in range(len(own)))
         pointers = ["nullptr" if v is None else next(places) for v in (self.scale, self.shift)]
-        after = f'After<in0_type>{{{", ".join(pointers)}, data["rectified"] != 0, (in0_type)data["most"]}}'
+        after = f'After<in0_type>{{{", ".join(pointers)}, data["cut"] != 0, (in0_type)data["most"]}}'
         return jt.code(shape, inputs[0].dtype, [*inputs, *own], cpu_header=HEADER + header,
                        cpu_src=source.replace("AFTER", after),
-                       data={**data, "rectified": float(self.most is not None), "most": float(self.most or 0)})
+                       data={**data, "cut": float(self.most is not None), "most": float(self.most or 0)})
 
 
 class _Made(NamedTuple):
-    """A convolution that has just been applied; `numbers` are those of its inputs."""
+    """A convolution that has just been applied; `numbers` are those of what it was made from."""
     number: int
     operation: jt.Function
     inputs: tuple[jt.Var, jt.Var]
-    numbers: list[int]
     after: After
+    numbers: list[int]
 
 
 _last: _Made | None = None
 
 
 def convolved(operation, x, weight, bias):
-    """`operation` without gradients, of which a BatchNorm or ReLU may become part until the next one."""
+    """`operation` without gradients, of which a BatchNorm or ReLU may become part until the next convolution. As long are
+    x, weight and bias kept."""
     return _applied(operation, (x, weight), After(shift=bias))
 
 
 def _applied(operation, inputs, after):
     global _last
     y = operation.applied(*inputs, after)
-    _last = _Made(y.id, operation, inputs, [v.id for v in inputs], after)
+    _last = _Made(y.id, operation, inputs, after, _numbers(inputs, after))
     return y
 
 
-def _taken(y) -> _Made | None:
-    """What made y, if that was the last convolution and its inputs have not changed."""
+def _numbers(inputs, after: After) -> list[int]:
+    return [v.id for v in (*inputs, after.scale, after.shift) if v is not None]
+
+
+def forget() -> None:
+    """Let go of the last convolution."""
     global _last
-    if _last is None or _last.number != y.id or _last.numbers != [v.id for v in _last.inputs]:
+    _last = None
+
+
+def _taken(y) -> _Made | None:
+    """What made y, if that was the last convolution and nothing that it was made from has changed."""
+    made = _last
+    if made is None or made.number != y.id or made.numbers != _numbers(made.inputs, made.after):
         return None
-    made, _last = _last, None
+    forget()
     return made
 
 
 def normalised(y, scale, shift):
     """y * scale + shift, [C] each, by the convolution that made y; None where another operation did."""
-    made = _taken(y)
+    made = _taken(y) if y.dtype == scale.dtype == shift.dtype else None
     if made is None:
         return None
     first = made.after

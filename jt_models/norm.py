@@ -72,8 +72,10 @@ class BatchNorm(Module):
         return centred * spread(scale, x) + spread(self.bias, x)
 
     def _has_kernel(self, x):
-        return x.ndim == 4 and not self.sync and (not jt.flags.use_cuda or cudnn.takes(
-            x, self.weight, self.bias, self.running_mean, self.running_var))
+        if x.ndim != 4 or self.sync:
+            return False
+        values = x, self.weight, self.bias, self.running_mean, self.running_var
+        return cudnn.takes(*values) or not jt.flags.use_cuda and all(v.dtype == "float64" for v in values)
 
     def _all(self, v):
         return v.mpi_all_reduce("add") if self.sync else v

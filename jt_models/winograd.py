@@ -47,6 +47,8 @@ inline void weights(const float* weight, int64_t k, int64_t c, bool turned, floa
         }
 }
 
+typedef int32_t Bits __attribute__((vector_size(BYTES)));
+
 // A^T m A of m [16, tiles, pitch] to channels from `channel` on, `lanes` of them.
 inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes& p, int64_t channel, int64_t start,
                    int64_t end, const After<float>& after) {
@@ -56,10 +58,12 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
     std::fill_n(times, lanes, 1);
     if (after.scale) std::copy_n(after.scale + channel, count, times);
     if (after.shift) std::copy_n(after.shift + channel, count, added);
-    const Vector scale = at(times), shift = at(added), least = {}, most = least + after.most;
+    const Vector scale = at(times), shift = at(added), most = Vector{} + after.most;
+    const Bits infinity = Bits{} + 0x7f800000, least = infinity | INT32_MIN;
     auto put = [&](float* to, Vector sum) {
         sum = sum * scale + shift;
-        if (after.rectified) sum = sum > least ? sum : least, sum = sum < most ? sum : most;
+        if (after.cut)
+            for (int64_t i = 0; i < lanes; i++) sum[i] = rectified(sum[i], after.most);
         at(to) = sum;
     };
     for (int64_t row = start; row < end; row++) {

@@ -201,6 +201,36 @@ def test_the_declared_loss_of_a_gradient():
     assert np.array_equal(gradients[False], 2 * (y.numpy() > 0)) and not gradients[True].any()
 
 
+@pytest.mark.parametrize("relu", [layers.relu, layers.relu6])
+def test_a_diverged_net_shows(relu):
+    x = image(4, 3, 5, 5)
+    x[0, 1, 2, 2] = np.nan
+    z = relu(layers.BatchNorm2d(3)(jt.array(x)), True).numpy()
+    assert np.isnan(z[:, 1]).all() and np.isfinite(z[:, [0, 2]]).all()
+
+
+def test_another_momentum_compiles_nothing():
+    norm, x = layers.BatchNorm2d(3), jt.array(image(4, 3, 5, 5))
+    sources = set()
+    for norm.momentum in (0.1, 0.25):
+        with jt.profile_scope() as report:
+            norm(x).sync()
+        sources |= {row[1] for row in report[1:] if "variance" in row[0]}
+    assert len(sources) == 1
+    mean = x.numpy().mean((0, 2, 3), dtype="float64")
+    np.testing.assert_allclose(norm.running_mean.numpy(), mean * (0.1 * 0.75 + 0.25), 1e-4, 1e-6)
+
+
+def test_no_pixels():
+    assert layers.BatchNorm2d(3)(jt.zeros((2, 3, 0, 4))).numpy().shape == (2, 3, 0, 4)
+
+
+def test_parameters_of_another_dtype():
+    with float64():
+        y = layers.BatchNorm2d(3)(jt.array(image(4, 3, 5, 5).astype("float64"))).numpy()
+    assert y.dtype == "float64"
+
+
 def test_nothing_is_kept_of_a_graph_that_is_gone():
     norm, before = norm_of(3)[0], len(batchnorm._made)
     z = layers.relu(norm(jt.array(image(4, 3, 5, 5))), True)

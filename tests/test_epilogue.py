@@ -87,6 +87,10 @@ def other_weight(conv, x, y):
     conv.weight.update(conv.weight * 2)
 
 
+def other_bias(conv, x, y):
+    conv.bias.update(conv.bias + 9)
+
+
 def other_input(conv, x, y):
     x += 1
 
@@ -99,9 +103,9 @@ def other_convolution(conv, x, y):
     conv(x * 2).sync()
 
 
-@pytest.mark.parametrize("change", [other_weight, other_input, other_output, other_convolution])
+@pytest.mark.parametrize("change", [other_weight, other_bias, other_input, other_output, other_convolution])
 def test_what_has_changed_is_not_joined(change):
-    conv, norm = block(CONVOLUTIONS[0][1], False)
+    conv, norm = block(CONVOLUTIONS[0][1], True)
     x = jt.array(image(5, 32, 9, 8))
     with jt.no_grad():
         y = conv(x)
@@ -121,11 +125,34 @@ def test_only_without_gradients(mode):
     assert taken == (mode is jt.no_grad)
 
 
-@pytest.mark.parametrize("most", [np.inf, 6.0])
-def test_an_infinite_output_stays_one(most):
-    """ReLU has no limit."""
-    x = np.full((1, 1, 5, 5), 1e30, "float32")
-    weight = jt.array(np.full((1, 1, 1, 1), 1e30, "float32"))
+@pytest.mark.parametrize("value, most, expected", [
+    (1e30, np.inf, np.inf), (1e30, 6.0, 6.0), (-1e30, np.inf, 0.0), (np.nan, np.inf, np.nan), (np.nan, 6.0, np.nan),
+    (0.0, 6.0, 0.0)])
+@pytest.mark.parametrize("name, make, shape", CONVOLUTIONS)
+def test_infinity_and_nan_stay(name, make, shape, value, most, expected):
+    """Of 1e30 * 1e30, and what a diverged net gives."""
+    conv = make(False)
+    conv.weight.update(jt.array(np.full(conv.weight.shape, 1e30, "float32")))
+    relu = layers.relu if most == np.inf else layers.relu6
     with jt.no_grad():
-        y = layers.product.Product((1, 1), (0, 0)).applied(jt.array(x), weight, After(most=most)).numpy()
-    assert (y == most).all()
+        y = relu(conv(jt.array(np.full(shape, value, "float32")))).numpy()
+    np.testing.assert_array_equal(y[:, :, 1:-1, 1:-1], np.float32(expected))
+
+
+def test_other_dtypes_are_not_joined():
+    conv, norm = block(CONVOLUTIONS[1][1], False)
+    x = jt.array(image(3, 5, 9, 8))
+    with jt.no_grad(), float64():
+        norm.float64()
+        found, y = norm(conv(x)).numpy(), conv(x).numpy()
+        assert found.dtype == "float64"
+        np.testing.assert_allclose(found, norm(jt.array(y.astype("float64"))).numpy(), 1e-6)
+
+
+def test_nothing_is_kept_beyond_the_next_convolution():
+    conv, x = CONVOLUTIONS[0][1](True), jt.array(image(5, 32, 9, 8))
+    with jt.no_grad():
+        conv(x)
+    assert epilogue._last.inputs[0].id == x.id
+    conv(x)
+    assert epilogue._last is None
