@@ -53,7 +53,7 @@ class After(NamedTuple):
     most: float | None = None
 
     def code(self, shape, source: str, header: str, inputs, data):
-        """A Var by jt.code of an operation that has these `inputs`, at the end of whose source `AFTER` is an `After`."""
+        """A Var by jt.code of an operation with these `inputs`, in whose source `AFTER` stands for this, in C++."""
         own = [v for v in (self.scale, self.shift) if v is not None]
         places = iter(f"in{len(inputs) + i}_p" for i in range(len(own)))
         pointers = ["nullptr" if v is None else next(places) for v in (self.scale, self.shift)]
@@ -76,8 +76,8 @@ _last: _Made | None = None
 
 
 def convolved(operation, x, weight, bias):
-    """`operation` without gradients, of which a BatchNorm or ReLU may become part until the next convolution. As long are
-    x, weight and bias kept."""
+    """`operation` without gradients, of which a BatchNorm or ReLU may become part until the next convolution. So long x,
+    weight and bias are kept."""
     return _applied(operation, (x, weight), After(shift=bias))
 
 

@@ -117,7 +117,7 @@ class Conv2d(nn.Conv2d):
 
     def _own(self, x):
         """The operation for all of this convolution, where one of ours is the fastest."""
-        if jt.flags.use_cuda or self.dilation != (1, 1):
+        if jt.flags.use_cuda or self.dilation != (1, 1) or self.bias is not None and self.bias.dtype != x.dtype:
             return None
         if self.groups > 1:
             depthwise = self.groups == self.in_channels == self.out_channels and x.dtype in ("float32", "float64")
