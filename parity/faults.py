@@ -110,17 +110,16 @@ def batchnorm_momentum_convention(model, rng):
 def batchnorm_biased_variance(model, rng):
     """running_var of the biased variance, as Jittor's own layer keeps it."""
     norm = _one(_modules(model, NORMS), rng)
-    kind = type(norm)
 
-    class Biased(kind):
-        def execute(self, x):
-            self.count = x.numel() // x.shape[1]
-            return kind.execute(self, x)
+    def execute(usual, x):
+        before, y = norm.running_var.detach(), usual(x)
+        if norm.training:
+            after = norm.running_var
+            moved = after - before * arithmetic.constant(1 - norm.momentum, after)  # by the unbiased variance
+            after.update(after - moved / (x.numel() // x.shape[1]))
+        return y
 
-        def _track(self, mean, variance):
-            kind._track(self, mean, variance * arithmetic.constant((self.count - 1) / self.count, mean))
-
-    norm.__class__ = Biased
+    _change(norm, execute)
     yield
 
 
@@ -141,10 +140,15 @@ def batchnorm_batch_statistics_in_evaluation(model, rng):
 @fault
 def batchnorm_stale_statistics(model, rng):
     """The running statistics of one layer are never updated."""
-    def track(self, mean, variance):
-        self.num_batches_tracked += 1
+    norm = _one(_modules(model, NORMS), rng)
 
-    _become(_one(_modules(model, NORMS), rng), _track=track)
+    def execute(usual, x):
+        before, y = [v.detach() for v in (norm.running_mean, norm.running_var)], usual(x)
+        for v, value in zip((norm.running_mean, norm.running_var), before):
+            v.update(value)
+        return y
+
+    _change(norm, execute)
     yield
 
 
