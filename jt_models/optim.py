@@ -142,6 +142,7 @@ class SGD(_Optimizer):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         super().__init__(params, lr, momentum=momentum, dampening=dampening,
                          weight_decay=weight_decay, nesterov=nesterov)
+        self.kept = []
 
     def update_all(self, rows, lr, momentum, dampening, weight_decay, nesterov):
         first = self.steps == 1 or not momentum
@@ -157,7 +158,11 @@ class SGD(_Optimizer):
             else:
                 kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
         if large:
-            jt.sync([g for _, g, _ in rows])  # so that updates take memory that backward has left
+            # Old weights and gradients are kept until new ones take their memory, of which a forward pass would take
+            # pieces otherwise: so all but the large gradients is computed first, and not what may be computed with it.
+            jt.sync([row[1] for kind in kinds.values() for row in kind], False, False)
+            self.kept = [v.detach() for p, g, _ in large for v in (p, g)]
+            jt.sync(self.kept)
         for row in large:
             self._update_in_turn(*row, data)
         for kind in kinds.values():
@@ -178,7 +183,7 @@ class SGD(_Optimizer):
 
     @staticmethod
     def _update_in_turn(p, g, buffer, data):
-        """Bitwise as together, with less memory: the old momentum is gone before the new weight is made."""
+        """Bitwise as together, with less memory: the old momentum is gone before the new weight is made. Nothing waits."""
         def half(name, *inputs):
             return jt.code(p.shape, p.dtype, [p, *(like(p, v) for v in inputs)], data=data,
                            cpu_header=filled(_SGD_HEADER, WHERE="static inline"), cpu_src=filled(_SGD_HALF, HALF=name))
@@ -186,7 +191,9 @@ class SGD(_Optimizer):
         mean = half("mean", g, buffer)
         if data["momentum"]:
             buffer.update(mean)
+        jt.sync([mean])
         p.update(half("moved", g, mean))
+        jt.sync([p])
 
 
 class Adam(_Optimizer):

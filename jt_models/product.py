@@ -168,10 +168,11 @@ _LINEAR = """
     for (int64_t row = 0; row < n; row++)
         for (int64_t i = 0; i < k; i++) out0_p[row * k + i] = product[i * n + row];
 """
-_LINEAR_BACKWARD = """
-    const int64_t n = in0_shape0, c = in0_shape1, k = in1_shape0;
-    dnnl_sgemm('N', 'N', n, c, k, 1, in2_p, k, in1_p, c, 0, out0_p, c);
-    dnnl_sgemm('T', 'N', k, c, n, 1, in2_p, k, in0_p, c, 0, out1_p, c);
+_OF_ROWS = """
+    dnnl_sgemm('N', 'N', in0_shape0, in1_shape1, in0_shape1, 1, in0_p, in0_shape1, in1_p, in1_shape1, 0, out0_p, in1_shape1);
+"""
+_OF_WEIGHT = """
+    dnnl_sgemm('T', 'N', in0_shape1, in1_shape1, in0_shape0, 1, in0_p, in0_shape1, in1_p, in1_shape1, 0, out0_p, in1_shape1);
 """
 
 
@@ -214,7 +215,9 @@ class Linear(jt.Function):
         return _code(_LINEAR, [[x.shape[0], weight.shape[0]]], x, weight)[0]
 
     def grad(self, g):
-        return _code(_LINEAR_BACKWARD, [v.shape for v in self.inputs], *self.inputs, like(self.inputs[0], g))
+        x, weight = self.inputs
+        g = like(x, g)
+        return _code(_OF_ROWS, [x.shape], g, weight)[0], _code(_OF_WEIGHT, [weight.shape], g, x)[0]
 
 
 class Product(jt.Function):

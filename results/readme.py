@@ -225,7 +225,8 @@ def cpu_speed() -> str:
     for path in sorted((ROOT / "results" / "bench").rglob("*.json")):
         data = json.loads(path.read_text())
         found.setdefault(f"{data['cpu']}, {data['cores']} cores", []).append(_speeds(data))
-    return "\n\n".join("\n\n".join([f"**{machine}**", *speeds]) for machine, speeds in found.items())
+    # Reversed, the machine whose figures are of the latest code comes first.
+    return "\n\n".join("\n\n".join([f"**{machine}**", *speeds]) for machine, speeds in reversed(found.items()))
 
 
 def cpu_profiles() -> str:
