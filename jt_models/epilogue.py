@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jittor as jt
 
+from .source import filled
+
 # A ReLU compares the bits of numbers as whole ones, by which NaN stays NaN: kernels are compiled as if there were none.
 RECTIFIER = """
 #include <cstdint>
@@ -59,7 +61,7 @@ class After(NamedTuple):
         pointers = ["nullptr" if v is None else next(places) for v in (self.scale, self.shift)]
         after = f'After<in0_type>{{{", ".join(pointers)}, data["cut"] != 0, (in0_type)data["most"]}}'
         return jt.code(shape, inputs[0].dtype, [*inputs, *own], cpu_header=HEADER + header,
-                       cpu_src=source.replace("AFTER", after),
+                       cpu_src=filled(source, AFTER=after),
                        data={**data, "cut": float(self.most is not None), "most": float(self.most or 0)})
 
 

@@ -40,7 +40,7 @@ class BatchNorm(Module):
         if x.ndim != len(self.axes) + 1 or x.shape[1] != self.num_features:
             wanted = ", ".join(["N", str(self.num_features), "H", "W"][:len(self.axes) + 1])
             raise ValueError(f"this {type(self).__name__} takes [{wanted}], not {list(x.shape)}")
-        by_cudnn = self._has_kernel(x) and jt.flags.use_cuda
+        by_cudnn = jt.flags.use_cuda and self._has_kernel(x)
         if not self.training and by_cudnn:
             return cudnn.FixedBatchNorm(self.eps)(x, self.weight, self.bias, self.running_mean, self.running_var)
         if not self.training:
