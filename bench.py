@@ -9,9 +9,12 @@ variable NVIDIA_TF32_OVERRIDE=0 keeps its convolutions from TF32.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 
 from rich.console import Console
@@ -74,7 +77,7 @@ def _run(argv: list[str]) -> None:
         found = benchmark.table(rows, limits["flops"])
         write_json(path / f"{name}.json", {**where, "rows": [asdict(row) for row in rows]})
         write_text(path / f"{name}.csv", csv_text([benchmark.HEADER, *found]))
-    Console().print(_shown(found))
+    Console().print(*_shown(found))
     print(f"{_hardware(where)}: {limits['flops'] / 1e9:.0f} GFLOP/s, {limits['bytes'] / 1e9:.1f} GB/s")
     print(f"{path / name}.csv, .json")
 
@@ -88,19 +91,21 @@ def _hardware(where: dict) -> str:
     return where["limits"]["gpu"] or f"{where['cpu']}, {where['cores']} cores"
 
 
-def _shown(found: list[tuple]) -> Table:
-    table = Table("net", "images", "phase", "column", "ms a batch", "images/s", "of torch", "(spread)",
-                  "of peak", "first step", "memory")
-    for row in found:
-        one = dict(zip(benchmark.HEADER, row))
-        ratio, low, high = one["ratio"], one["ratio_min"], one["ratio_max"]
-        table.add_row(
-            one["net"], f"{one['batch_size']} of {one['image_size']}x{one['image_size']}", one["phase"],
-            one["column"], f"{1e3 * one['seconds']:.1f}", f"{one['images_per_second']:.0f}",
-            "" if ratio is None else f"{ratio:.2f}x", "" if ratio is None else f"{low:.2f} to {high:.2f}",
-            f"{one['share_of_peak']:.0%}", f"{one['first_step_seconds']:.1f} s",
-            f"{one['peak_memory_mb']:.0f} MB")
-    return table
+def _shown(found: list[tuple]) -> Iterator[Table]:
+    """A table for each net, batch and phase, of less than 80 columns, which is what a terminal has at least."""
+    rows = [dict(zip(benchmark.HEADER, row)) for row in found]
+    for (net, size, batch, phase), own in itertools.groupby(
+            rows, itemgetter("net", "image_size", "batch_size", "phase")):
+        table = Table("column", "ms", "of torch (spread)", "of peak", "first step", "memory", box=None,
+                      padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
+                      title=f"\n{net}, {batch} of {size}x{size}: {phase}")
+        for row in own:
+            ratio = "" if row["ratio"] is None else \
+                f"{row['ratio']:.2f}x ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+            table.add_row(row["column"], f"{1e3 * row['seconds']:.1f}", ratio,
+                          f"{row['share_of_peak']:.0%}", f"{row['first_step_seconds']:.1f} s",
+                          f"{row['peak_memory_mb']:.0f} MB")
+        yield table
 
 
 if __name__ == "__main__":

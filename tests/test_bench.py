@@ -32,11 +32,14 @@ def test_without_pytorch_there_is_no_ratio():
     assert dict(zip(HEADER, found))["ratio"] is None
 
 
-def test_every_column_is_measured_and_recorded(tmp_path):
+def test_every_column_is_measured_and_recorded(tmp_path, capsys):
     columns = ["torch", "torch-channels-last", "jittor", "jittor-stock"]
     code = bench.main(["lenet_bn", "-b", "4", "--rounds", "2", "--batches", "1", "--columns", *columns,
                        "--output-dir", str(tmp_path)])
     assert code == 0
+    lines = capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
+    assert max(map(len, lines)) <= 80 and "lenet_bn, 4 of 28x28: train" in map(str.strip, lines)
+    assert [line.split()[0] for line in lines if " MB" in line] == columns * 2
     (made,), (record,) = tmp_path.glob("*.csv"), tmp_path.glob("*.json")
     rows = list(csv.DictReader(made.open()))
     assert [(r["phase"], r["column"]) for r in rows] == [(phase, column) for phase in ("train", "evaluate")
