@@ -11,19 +11,19 @@ import jittor as jt
 from .arithmetic import like
 from .bias import gradients
 from .epilogue import After
-from .source import filled, vector_bytes
+from .source import filled
 from .tiles import HEADER
 
 _FORWARD = HEADER + """
 namespace winograd {
 // G g G^T of weight [K, C, 3, 3] to u [16, K / wide, C, wide]; `turned`: of [C, K, 3, 3], turned by half a turn.
-inline void weights(const float* weight, int64_t k, int64_t c, bool turned, float* u, int64_t step) {
+inline void weights(const float* weight, int64_t k, int64_t c, bool turned, int64_t wide, float* u, int64_t step) {
     #pragma omp parallel for collapse(2)
-    for (int64_t panel = 0; panel < up(k, wide) / wide; panel++)
+    for (int64_t first = 0; first < k; first += wide)
         for (int64_t i = 0; i < c; i++) {
-            float g[9][wide] = {}, t[4][3][wide];
-            for (int64_t o = 0; o < std::min(wide, k - panel * wide); o++) {
-                const int64_t out = panel * wide + o;
+            float g[9][2 * lanes] = {}, t[4][3][2 * lanes];
+            for (int64_t o = 0; o < std::min(wide, k - first); o++) {
+                const int64_t out = first + o;
                 const float* from = weight + (turned ? i * k + out : out * c + i) * 9;
                 for (int q = 0; q < 9; q++) g[q][o] = from[turned ? 8 - q : q];
             }
@@ -35,7 +35,7 @@ inline void weights(const float* weight, int64_t k, int64_t c, bool turned, floa
                     t[2][j][o] = (ends - g[3 + j][o]) / 2;
                     t[3][j][o] = g[6 + j][o];
                 }
-            float* to = u + (panel * c + i) * wide;
+            float* to = u + first * c + i * wide;
             for (int j = 0; j < 4; j++, to += 4 * step)
                 for (int64_t o = 0; o < wide; o++) {
                     const float ends = t[j][0][o] + t[j][2][o];
@@ -47,19 +47,16 @@ inline void weights(const float* weight, int64_t k, int64_t c, bool turned, floa
         }
 }
 
-typedef int32_t Bits __attribute__((vector_size(BYTES)));
-
 // A^T m A of m [16, tiles, pitch] to channels from `channel` on, `lanes` of them.
 inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes& p, int64_t channel, int64_t start,
                    int64_t end, const After<float>& after) {
-    const int64_t columns = 2 * p.across * lanes, count = std::min(lanes, p.channels - channel);
-    float* pixels = room(0, 2 * columns);
+    const int64_t columns = 2 * p.across * lanes, count = std::min(lanes, p.channels - channel), size = p.height * p.width;
+    float* pixels = room(0, 2 * columns + lanes * lanes);
     float times[lanes], added[lanes] = {};
     std::fill_n(times, lanes, 1);
     if (after.scale) std::copy_n(after.scale + channel, count, times);
     if (after.shift) std::copy_n(after.shift + channel, count, added);
-    const Vector scale = at(times), shift = at(added), most = Vector{} + after.most;
-    const Bits infinity = Bits{} + 0x7f800000, least = infinity | INT32_MIN;
+    const Vector scale = at(times), shift = at(added);
     auto put = [&](float* to, Vector sum) {
         sum = sum * scale + shift;
         if (after.cut)
@@ -81,11 +78,9 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
                 put(pixels + i * columns + (2 * c + 1) * lanes, t[i][1] - t[i][2] - t[i][3]);
             }
         }
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t r = 0; r < std::min<int64_t>(2, p.height - top); r++) {
-                float* to = y + ((n * p.channels + channel + i) * p.height + top + r) * p.width;
-                for (int64_t c = 0; c < p.width; c++) to[c] = pixels[r * columns + c * lanes + i];
-            }
+        for (int64_t r = 0; r < std::min<int64_t>(2, p.height - top); r++)
+            to_channels(pixels + r * columns, p.width, count,
+                        y + (n * p.channels + channel) * size + (top + r) * p.width, size);
     }
 }
 }
@@ -101,11 +96,11 @@ _SHAPES = """
 _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
     const int64_t most = std::max<int64_t>(1, block / across);
     const int64_t turns = up((rows + most - 1) / most, threads), each = (rows + turns - 1) / turns;
-    const int64_t inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
+    const int64_t wide = panel(k), inner = up(c, lanes), outer = up(k, wide), tiles = up(each * across, tall);
     const int64_t of_u = outer * c + line, of_v = tiles * inner + line, of_m = tiles * outer + line;
     const auto after = AFTER;
     float* u = room(1, 16 * of_u);
-    weights(in1_p, k, c, data["turned"], u, of_u);
+    weights(in1_p, k, c, data["turned"], wide, u, of_u);
     #pragma omp parallel
     {
         float *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
@@ -116,7 +111,7 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
             for (int64_t q = 0; q < 16; q++)
                 for (int64_t o = 0; o < outer; o += wide)
                     for (int64_t t = 0; t < (end - start) * across; t += tall)
-                        multiply<false>(c, v + q * of_v + t * inner, inner, 1, u + q * of_u + o * c, wide,
+                        multiply<false>(wide, c, v + q * of_v + t * inner, inner, 1, u + q * of_u + o * c, wide,
                                         m + q * of_m + t * outer + o, outer);
             for (int64_t o = 0; o < k; o += lanes) gather(m + o, of_m, outer, out0_p, result, o, start, end, after);
         }
@@ -124,41 +119,67 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
 """
 _BACKWARD = HEADER + """
 namespace winograd {
-// All channels by `scatter`, of rows of tiles of which each thread takes `some`, without waiting for the others.
+// What thread `me` of so many has to do: `each` of its share of `count` items.
+template <class Each>
+inline void divide(int64_t count, int64_t me, int64_t threads, Each each) {
+    for (int64_t item = count * me / threads; item < count * (me + 1) / threads; item++) each(item);
+}
+
+// All channels by `scatter`, of rows of tiles, `some` and a line of channels an item.
 template <int SIDE>
-void share(const float* x, const Planes& p, int64_t start, int64_t end, int64_t some, float* v, int64_t step,
-           int64_t pitch) {
-    #pragma omp for collapse(2) nowait
-    for (int64_t row = start; row < end; row += some)
-        for (int64_t i = 0; i < p.channels; i += line)
-            for (int64_t j = i; j < std::min(p.channels, i + line); j += lanes)
-                scatter<SIDE>(x, p, j, row, std::min(end, row + some), v + (row - start) * p.across * pitch + j, step,
-                              pitch);
+void share(const float* x, const Planes& p, int64_t start, int64_t end, int64_t some, int64_t me, int64_t threads, float* v,
+           int64_t step, int64_t pitch) {
+    const int64_t lines = up(p.channels, line) / line;
+    divide(up(end - start, some) / some * lines, me, threads, [&](int64_t item) {
+        const int64_t row = start + item / lines * some, i = item % lines * line;
+        for (int64_t j = i; j < std::min(p.channels, i + line); j += lanes)
+            scatter<SIDE>(x, p, j, row, std::min(end, row + some), v + (row - start) * p.across * pitch + j, step, pitch);
+    });
 }
 }
 """
 _GRADIENT = filled(_SHAPES, RESULT="in1") + """
-    const int64_t each = up(std::max<int64_t>(1, 2 * block / across), threads), some = each / threads;
-    const int64_t tiles = each * across;
-    const int64_t inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
-    const int64_t of_u = outer * inner + line, of_v = tiles * inner + line, of_m = tiles * pitch + line;
-    float *u = room(1, 16 * of_u), *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
-    std::fill(u, u + 16 * of_u, 0);
-    std::fill(v, v + 16 * of_v, 0);  // the channels that are none
-    std::fill(m, m + 16 * of_m, 0);
-    #pragma omp parallel  // The threads share a block: the sums are as large as 16 kernels of all pairs of channels.
-    for (int64_t start = 0; start < rows; start += each) {
-        const int64_t end = std::min(rows, start + each);
-        share<4>(in0_p, source, start, end, some, v, of_v, inner);
-        share<2>(in1_p, result, start, end, some, m, of_m, pitch);
-        #pragma omp barrier
-        #pragma omp for collapse(2)
-        for (int64_t q = 0; q < 16; q++)
-            for (int64_t i = 0; i < inner; i += wide)
-                for (int64_t o = 0; o < outer; o += tall)
-                    multiply<true>((end - start) * across, m + q * of_m + o, 1, pitch, v + q * of_v + i, inner,
-                                   u + q * of_u + o * inner + i, inner);
+    const int64_t wide = panel(c), inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
+    const int64_t of_u = outer * inner + line;
+    // The sums are as large as 16 kernels of all pairs of channels. Where these are few each thread has sums and blocks of
+    // its own; else they would not fit its cache, and the threads share both.
+    const bool apart = of_u <= 4096 + line;
+    const int64_t sharing = apart ? 1 : threads, each = up(std::max<int64_t>(1, (apart ? 1 : 2) * block / across), sharing);
+    const int64_t some = each / sharing, tiles = each * across, of_v = tiles * inner + line, of_m = tiles * pitch + line;
+    auto zeros = [](int which, int64_t size) {  // so are the channels that are none
+        float* it = room(which, size);
+        std::fill(it, it + size, 0);
+        return it;
+    };
+    std::vector<float*> sums(threads);
+    float *v = zeros(2, 16 * of_v), *m = zeros(3, 16 * of_m), *u = sums[0] = zeros(1, 16 * of_u);
+    #pragma omp parallel firstprivate(u, v, m)
+    {
+        const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
+        if (apart && thread) v = zeros(2, 16 * of_v), m = zeros(3, 16 * of_m), u = sums[thread] = zeros(1, 16 * of_u);
+        const int64_t me = apart ? 0 : thread, team = apart ? 1 : all;
+        for (int64_t start = apart ? thread * each : 0; start < rows; start += apart ? all * each : each) {
+            const int64_t end = std::min(rows, start + each);
+            share<4>(in0_p, source, start, end, some, me, team, v, of_v, inner);
+            share<2>(in1_p, result, start, end, some, me, team, m, of_m, pitch);
+            if (!apart) {
+                #pragma omp barrier
+            }
+            const int64_t panels = inner / wide, products = outer / tall;
+            divide(16 * panels * products, me, team, [&](int64_t item) {
+                const int64_t q = item / (panels * products);
+                const int64_t i = item / products % panels * wide, o = item % products * tall;
+                multiply<true>(wide, (end - start) * across, m + q * of_m + o, 1, pitch, v + q * of_v + i, inner,
+                               u + q * of_u + o * inner + i, inner);
+            });
+            if (!apart) {
+                #pragma omp barrier
+            }
+        }
     }
+    #pragma omp parallel for if (apart)
+    for (int64_t i = 0; i < (apart ? 16 * of_u : 0); i++)
+        for (int64_t thread = 1; thread < threads && sums[thread]; thread++) u[i] += sums[thread][i];
     // G^T u G
     #pragma omp parallel for
     for (int64_t o = 0; o < k; o++)
@@ -183,10 +204,10 @@ _GRADIENT = filled(_SHAPES, RESULT="in1") + """
 
 def pays(x: jt.Var, weight: jt.Var, padding: tuple[int, int]) -> bool:
     """Whether this convolution of x [N, C, H, W] with weight [K, C, 3, 3], stride 1, is one for `Winograd`, and this
-    faster than oneDNN 2.2: the transforms want two vectors of channels, and the weight's wants tiles."""
+    faster than oneDNN 2.2: the transforms want channels, and the weight's wants tiles."""
     down, across = ((side + 2 * p - 1) // 2 for side, p in zip(x.shape[2:], padding))
     return (x.dtype == weight.dtype == "float32" and padding[0] == padding[1] <= 2
-            and min(weight.shape[:2]) >= vector_bytes() // 2 and x.shape[0] * down * across >= 32)
+            and min(weight.shape[:2]) >= 12 and x.shape[0] * down * across >= 32)
 
 
 class Winograd(jt.Function):
