@@ -5,6 +5,7 @@
 An hour or less on two cores.
 """
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def measure() -> int:
     """bench.py's exit code."""
     for side in SIDES:
         batches = BATCHES if side == SIDES[0] else (SMALLEST,)
+        shutil.rmtree(OUT / str(side), ignore_errors=True)  # which may be of another machine
         code = subprocess.run([sys.executable, "bench.py", *NETS, "-b", *map(str, batches), "--image-size", str(side),
                                "--columns", *COLUMNS, "--rounds", "3", "--batches", "1",
                                "--output-dir", f"results/growth/{side}"], cwd=ROOT).returncode
