@@ -104,7 +104,7 @@ _CONVOLVE = filled(_SHAPES, RESULT="out0") + """
     #pragma omp parallel
     {
         float *v = room(2, 16 * of_v), *m = room(3, 16 * of_m);
-        #pragma omp for schedule(dynamic)
+        #pragma omp for schedule(static)  // a thread finds images in its cache that it has written
         for (int64_t start = 0; start < rows; start += each) {
             const int64_t end = std::min(rows, start + each);
             for (int64_t i = 0; i < c; i += lanes) scatter<4>(in0_p, source, i, start, end, v + i, of_v, inner);
@@ -141,9 +141,9 @@ void share(const float* x, const Planes& p, int64_t start, int64_t end, int64_t 
 _GRADIENT = filled(_SHAPES, RESULT="in1") + """
     const int64_t wide = panel(c), inner = up(c, wide), outer = up(k, tall), pitch = up(outer, line);
     const int64_t of_u = outer * inner + line;
-    // The sums are as large as 16 kernels of all pairs of channels. Where these are few each thread has sums and blocks of
-    // its own; else they would not fit its cache, and the threads share both.
-    const bool apart = of_u <= 4096 + line;
+    // The sums are as large as 16 kernels of all pairs of channels. Where these are few each thread has sums of its own, and
+    // the images that it had in a forward pass; else they would not fit its cache, and the threads share blocks and sums.
+    const bool apart = of_u <= 16384 + line;
     const int64_t sharing = apart ? 1 : threads, each = up(std::max<int64_t>(1, (apart ? 1 : 2) * block / across), sharing);
     const int64_t some = each / sharing, tiles = each * across, of_v = tiles * inner + line, of_m = tiles * pitch + line;
     auto zeros = [](int which, int64_t size) {  // so are the channels that are none
@@ -158,8 +158,9 @@ _GRADIENT = filled(_SHAPES, RESULT="in1") + """
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         if (apart && thread) v = zeros(2, 16 * of_v), m = zeros(3, 16 * of_m), u = sums[thread] = zeros(1, 16 * of_u);
         const int64_t me = apart ? 0 : thread, team = apart ? 1 : all;
-        for (int64_t start = apart ? thread * each : 0; start < rows; start += apart ? all * each : each) {
-            const int64_t end = std::min(rows, start + each);
+        const int64_t last = apart ? rows * (thread + 1) / all : rows;
+        for (int64_t start = apart ? rows * thread / all : 0; start < last; start += each) {
+            const int64_t end = std::min(last, start + each);
             share<4>(in0_p, source, start, end, some, me, team, v, of_v, inner);
             share<2>(in1_p, result, start, end, some, me, team, m, of_m, pitch);
             if (!apart) {
