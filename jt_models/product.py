@@ -24,21 +24,22 @@ extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const fl
 # Images are products of the weights, [K, terms], with columns: what each output's window holds, in `columns`. A kernel of
 # 1x1 finds these in the image itself. Else so many images at a time, or rows of one, as make some hundred columns.
 _COLUMNS = """
-    const int64_t images = in0_shape0, c = in0_shape1, height = in0_shape2, width = in0_shape3;
-    const int64_t k = in1_shape0, kh = in1_shape2, kw = in1_shape3;
+    const int64_t images = in0_shape0, c = in0_shape1, k = in1_shape0, kh = in1_shape2, kw = in1_shape3;
     const int64_t step_h = data["step_h"], step_w = data["step_w"], pad_h = data["pad_h"], pad_w = data["pad_w"];
+    const bool plain = kh * kw * step_h * step_w == 1 && pad_h + pad_w == 0;  // then an image is one row
+    const int64_t height = plain ? 1 : in0_shape2, width = plain ? in0_shape2 * in0_shape3 : in0_shape3;
     const int64_t down = (height + 2 * pad_h - kh) / step_h + 1, across = (width + 2 * pad_w - kw) / step_w + 1;
     const int64_t size = height * width, pixels = down * across;
     // The taps of the kernel that meet pixels: of a small image, not all do.
     const int64_t top = std::max<int64_t>(0, pad_h - (down - 1) * step_h), bottom = std::min(kh, pad_h + height);
     const int64_t left = std::max<int64_t>(0, pad_w - (across - 1) * step_w), right = std::min(kw, pad_w + width);
     const int64_t taps = (bottom - top) * (right - left), terms = c * taps;
-    const int64_t wanted = kh * kw == 1 ? 16 : COLUMNS, threads = omp_get_max_threads();
+    const int64_t wanted = kh * kw == 1 && pixels >= data["enough"] ? 16 : COLUMNS, threads = omp_get_max_threads();
     const int64_t most = (wanted + pixels - 1) / pixels;
     const int64_t units = std::max<int64_t>(1, (images + most * threads - 1) / (most * threads)) * threads;
     const int64_t group = std::max<int64_t>(1, (images + units - 1) / units);  // as many groups for each thread
     const int64_t groups = (images + group - 1) / group;
-    const bool itself = group == 1 && kh * kw * step_h * step_w == 1 && pad_h + pad_w == 0;
+    const bool itself = plain && group == 1;
     const int64_t rows = itself || group > 1 ? down : (COLUMNS + across - 1) / across;
 
     std::vector<float> kept(taps < kh * kw ? k * terms : 0);
@@ -190,12 +191,19 @@ def pays(x: jt.Var, weight: jt.Var, stride: tuple[int, int], padding: tuple[int,
     outputs = math.prod(convolved(sides, kernel, stride, padding))
     short = vector_bytes() == 32  # with longer vectors larger products gain more, and so does oneDNN
     if tuple(kernel) == (1, 1):
-        return outputs >= (16 if short else 25) and padding == (0, 0)
+        few = outputs < _enough()  # then products are of several images, whose gradients want many columns
+        own = not few or outputs > 1 and (jt.flags.no_grad or not short and x.shape[0] * outputs >= 1024)
+        return own and padding == (0, 0)
     if stride != (1, 1):
         return outputs <= (64 if short else 4)
     # An image smaller than the kernel's reach: its outermost taps meet padding only.
     met = math.prod(min(k, 2 * (p + side) - k) for k, p, side in zip(kernel, padding, sides))
     return outputs < 16 and (2 * met <= math.prod(kernel) or short and tuple(kernel) != (3, 3))
+
+
+def _enough() -> int:
+    """As many pixels as an image has at least whose product by a 1x1 kernel goes alone."""
+    return 16 if vector_bytes() == 32 else 25
 
 
 def _by_onednn(x: jt.Var, weight: jt.Var) -> bool:
@@ -226,7 +234,8 @@ class Product(jt.Function):
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
         self.stride, self.padding = stride, padding
-        self._data = dict(zip(("step_h", "step_w", "pad_h", "pad_w"), map(float, (*stride, *padding))))
+        values = *stride, *padding, _enough()
+        self._data = dict(zip(("step_h", "step_w", "pad_h", "pad_w", "enough"), map(float, values)))
 
     def execute(self, x, weight, bias=None):
         self.inputs, self.bias = (x, weight), bias

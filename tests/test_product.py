@@ -1,4 +1,6 @@
 """Convolutions as products of the weights with the windows' pixels, on a CPU."""
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,7 @@ pairs = st.tuples
 @example(images=2, fan_in=1, fan_out=2, sides=(3, 700), kernel=(3, 3), stride=(2, 2), padding=(1, 1), biased=False)  # a row beyond a block
 @example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(1, 1), padding=(0, 0), biased=True)  # the image itself
 @example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(2, 3), padding=(0, 0), biased=False)
+@example(images=71, fan_in=4, fan_out=3, sides=(4, 3), kernel=(1, 1), stride=(1, 1), padding=(0, 0), biased=True)  # several images
 def test_whole_numbers_are_exact(images, fan_in, fan_out, sides, kernel, stride, padding, biased):
     """These have no rounding: what differs is wrong."""
     assume(all(side + 2 * p >= k for side, p, k in zip(sides, padding, kernel)))
@@ -46,7 +49,7 @@ def test_rounding(shape, fan_out, kernel, stride, padding):
 
 @pytest.mark.parametrize("vector, side, kernel, options, by_product", [
     (32, 9, 1, {}, True), (32, 9, 1, {"stride": 2}, True), (32, 3, 1, {}, False), (32, 9, 1, {"padding": 1}, False),
-    (32, 4, 1, {}, True), (64, 4, 1, {}, False), (64, 5, 1, {}, True),
+    (32, 4, 1, {}, True), (64, 4, 1, {}, False), (64, 16, 1, {"stride": 4}, False), (64, 5, 1, {}, True),
     (32, 16, 3, {"padding": 1, "stride": 2}, True), (32, 17, 3, {"padding": 1, "stride": 2}, False),
     (64, 5, 3, {"padding": 1, "stride": 2}, False), (64, 4, 3, {"padding": 1, "stride": 2}, True),
     (32, 3, 7, {"padding": 3}, True), (32, 4, 7, {"padding": 3}, False),
@@ -58,6 +61,17 @@ def test_which_convolutions_go_this_way(vector, side, kernel, options, by_produc
     layer = layers.Conv2d(16, 32, kernel, **{"bias": False, **options})
     x = jt.array(image(4, 16, side, side))
     with jt.profile_scope() as report:
+        layer(x).sync()
+    assert any("dnnl_sgemm" in row[0] for row in report[1:]) == by_product
+
+
+@pytest.mark.parametrize("vector, images, side, gradients, by_product", [
+    (64, 64, 4, True, True), (64, 63, 4, True, False), (32, 300, 3, True, False),
+    (64, 2, 4, False, True), (32, 2, 3, False, True), (64, 2, 1, False, False)])
+def test_which_1x1_kernels_with_few_pixels_go_this_way(vector, images, side, gradients, by_product, monkeypatch):
+    monkeypatch.setattr(product, "vector_bytes", lambda: vector)
+    x, layer = jt.array(image(images, 3, side, side)), layers.Conv2d(3, 2, 1, bias=False)
+    with jt.profile_scope() as report, contextlib.nullcontext() if gradients else jt.no_grad():
         layer(x).sync()
     assert any("dnnl_sgemm" in row[0] for row in report[1:]) == by_product
 
