@@ -86,7 +86,7 @@ class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
     On a CPU it is products of matrices (`product.Product`) with a 1x1 kernel, and where there are few outputs; with
-    a 1x1 kernel and few outputs one product does for all images, where Jittor's oneDNN 2.2 takes up to sixteen times as long.
+    a 1x1 kernel and few outputs one product may do for all images; Jittor's oneDNN 2.2 takes up to sixteen times as long.
     With a 3x3 kernel and stride 1 it is `winograd`'s, where that is faster, and a depthwise one has a kernel of our own. On
     a GPU see `convolution`.
 
