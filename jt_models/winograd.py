@@ -158,8 +158,8 @@ _GRADIENT = filled(_SHAPES, RESULT="in1") + """
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         if (apart && thread) v = zeros(2, 16 * of_v), m = zeros(3, 16 * of_m), u = sums[thread] = zeros(1, 16 * of_u);
         const int64_t me = apart ? 0 : thread, team = apart ? 1 : all;
-        const int64_t last = apart ? rows * (thread + 1) / all : rows;
-        for (int64_t start = apart ? rows * thread / all : 0; start < last; start += each) {
+        const int64_t first = apart ? rows * thread / all : 0, last = apart ? rows * (thread + 1) / all : rows;
+        for (int64_t start = first; start < last; start += each) {
             const int64_t end = std::min(last, start + each);
             share<4>(in0_p, source, start, end, some, me, team, v, of_v, inner);
             share<2>(in1_p, result, start, end, some, me, team, m, of_m, pitch);
@@ -178,9 +178,11 @@ _GRADIENT = filled(_SHAPES, RESULT="in1") + """
             }
         }
     }
-    #pragma omp parallel for if (apart)
-    for (int64_t i = 0; i < (apart ? 16 * of_u : 0); i++)
-        for (int64_t thread = 1; thread < threads && sums[thread]; thread++) u[i] += sums[thread][i];
+    if (apart) {
+        #pragma omp parallel for
+        for (int64_t i = 0; i < 16 * of_u; i++)
+            for (int64_t thread = 1; thread < threads && sums[thread]; thread++) u[i] += sums[thread][i];
+    }
     // G^T u G
     #pragma omp parallel for
     for (int64_t o = 0; o < k; o++)

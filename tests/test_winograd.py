@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 import jittor as jt
-from jt_models import layers, winograd
+from jt_models import layers
 from jt_models.winograd import Winograd
 
 from test_layers import assert_close, image, run_jittor, run_torch
