@@ -17,16 +17,20 @@ RECTIFIER = """
 #include <cstring>
 #include <limits>
 #include <type_traits>
-// y, but 0 below 0 and `most` beyond that.
-template <class T> inline T rectified(T y, T most) {
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Bits;
-    const T limit = std::numeric_limits<T>::infinity();
-    Bits bits, highest, infinity;
+// y, but 0 below 0 and `most` beyond that: numbers, or vectors of them. `ends` are the bits of both infinities, as such.
+template <class Bits, class T> inline T rectified(T y, T most, const Bits (&ends)[2]) {
+    Bits bits, highest;
     std::memcpy(&bits, &y, sizeof y);
     std::memcpy(&highest, &most, sizeof y);
-    std::memcpy(&infinity, &limit, sizeof y);
-    const T low = bits <= (infinity | std::numeric_limits<Bits>::min()) ? 0 : y;
-    return bits > highest && bits <= infinity ? most : low;
+    const T low = bits <= ends[0] ? T{} : y;
+    return (bits > highest) & (bits <= ends[1]) ? most : low;
+}
+template <class T> inline T rectified(T y, T most) {
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Bits;
+    const T infinity = std::numeric_limits<T>::infinity(), infinities[] = {-infinity, infinity};
+    Bits ends[2];
+    std::memcpy(ends, infinities, sizeof ends);
+    return rectified(y, most, ends);
 }
 """
 # `after(channel, y, count)` changes so many outputs of a channel, while they are in a core's cache.
