@@ -17,21 +17,20 @@ RECTIFIER = """
 #include <cstring>
 #include <limits>
 #include <type_traits>
-// y, but 0 below 0 and `most` beyond that: numbers, or vectors of them. `ends` are the bits of both infinities, as such.
-template <class Bits, class T> inline T rectified(T y, T most, const Bits (&ends)[2]) {
-    Bits bits, highest;
+// The whole number that has the bits of a T.
+template <class T> using Whole = typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type;
+// y, but 0 below 0 and `most` beyond that: a number, or a vector of them, with the bits of Bits.
+template <class Bits, class T, class Number> inline T rectified(T y, Number most) {
+    const Number limit = std::numeric_limits<Number>::infinity();
+    Bits bits;
+    Whole<Number> highest, infinity;
     std::memcpy(&bits, &y, sizeof y);
-    std::memcpy(&highest, &most, sizeof y);
-    const T low = bits <= ends[0] ? T{} : y;
-    return (bits > highest) & (bits <= ends[1]) ? most : low;
+    std::memcpy(&highest, &most, sizeof most);
+    std::memcpy(&infinity, &limit, sizeof limit);
+    const T low = bits <= (infinity | std::numeric_limits<Whole<Number>>::min()) ? T{} : y;
+    return (bits > highest) & (bits <= infinity) ? T{} + most : low;
 }
-template <class T> inline T rectified(T y, T most) {
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Bits;
-    const T infinity = std::numeric_limits<T>::infinity(), infinities[] = {-infinity, infinity};
-    Bits ends[2];
-    std::memcpy(ends, infinities, sizeof ends);
-    return rectified(y, most, ends);
-}
+template <class T> inline T rectified(T y, T most) { return rectified<Whole<T>, T, T>(y, most); }
 """
 # `after(channel, y, count)` changes so many outputs of a channel, while they are in a core's cache.
 HEADER = RECTIFIER + """

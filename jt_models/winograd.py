@@ -56,11 +56,10 @@ inline void gather(float* m, int64_t step, int64_t pitch, float* y, const Planes
     std::fill_n(times, lanes, 1);
     if (after.scale) std::copy_n(after.scale + channel, count, times);
     if (after.shift) std::copy_n(after.shift + channel, count, added);
-    const Vector scale = at(times), shift = at(added), most = Vector{} + after.most;
-    const Bits infinities[] = {Bits{} + (int32_t)0xff800000, Bits{} + 0x7f800000};
+    const Vector scale = at(times), shift = at(added);
     auto put = [&](float* to, Vector sum) {
         sum = sum * scale + shift;
-        at(to) = after.cut ? rectified(sum, most, infinities) : sum;
+        at(to) = after.cut ? rectified<Bits>(sum, after.most) : sum;
     };
     for (int64_t row = start; row < end; row++) {
         const int64_t n = row / p.down, top = row % p.down * 2;
