@@ -1,4 +1,4 @@
-# make demo: train the DenseNet on the embedded digits.   make test: the test suite, about half an hour.
+# make demo: train the DenseNet on the embedded digits.   make test: the test suite, half an hour to three quarters.
 # make test-all: every check of every net; hours.
 # Each creates the virtual environment first; PYTHON and VENV choose the interpreter and the place.
 PYTHON ?= python3
