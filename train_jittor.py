@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 
 import numpy as np
 
@@ -178,6 +179,8 @@ def _start(device: str):
     """Import Jittor for "auto", "cpu" or "cuda"; returns (jt_models, jittor)."""
     if device == "cpu":
         os.environ.setdefault("nvcc_path", "")
+    if "torch" not in sys.modules:  # it is if torchvision has read the images or torch weights
+        os.environ.setdefault("FIX_TORCH_ERROR", "0")
     try:
         import jt_models
         import jittor as jt

@@ -2,13 +2,12 @@
 
     python results/pipeline.py     rewrites results/pipeline.json
 
-The net whose steps are the shortest, on as many random images as CIFAR-10 has. The training loop and the same steps on
-batches that were made before take turns; so does the making of these, alone.
+The net whose steps are the shortest, whole epochs of as many random images as CIFAR-10's training has. An epoch's seconds
+are divided by those of them that passed in the framework's half, where the steps are made and their results fetched; as
+both are of the same epoch, other work on the machine does not tell.
 """
 import importlib
-import itertools
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
 NET, BATCH_SIZES, FRAMEWORKS = "cnn_1x1", (32, 128), ("torch", "jittor")
-STEPS, ROUNDS, IMAGES = 100, 45, 45_000
+EPOCHS, IMAGES = 5, 45_000
 
 
 def row(framework: str, batch_size: int) -> dict:
@@ -35,35 +34,31 @@ def row(framework: str, batch_size: int) -> dict:
     split = Split(images, rng.integers(0, 10, IMAGES, "int32"))
     data = Data("random", split, Split(images[:0], split.labels[:0]), split, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
                 4, True, "random pixels")
-    args = options.parse(framework, ["--net", NET, "-b", str(batch_size), "--limit-batches", str(STEPS)])
+    args = options.parse(framework, ["--net", NET, "-b", str(batch_size)])
     engine = importlib.import_module(f"train_{framework}").Engine(args, data)
     plan, schedule = loop.plan_and_schedule(args, data)
+    passed = {}
 
-    def epoch() -> float:
-        return loop._train_epoch(engine, plan, schedule, 1, args, None)["seconds"]
+    def timed(part, call):
+        def called(*args):
+            start = time.perf_counter()
+            try:
+                return call(*args)
+            finally:
+                passed[part] += time.perf_counter() - start
+        return called
 
-    def making() -> float:
-        start = time.perf_counter()
-        batches[:] = itertools.islice(plan.epoch(0), STEPS)
-        return time.perf_counter() - start
-
-    def steps() -> float:
-        start, values = time.perf_counter(), []
-        for index, batch in enumerate(batches, 1):
-            values += engine.step(batch, schedule(0))
-            if index % loop.FETCH == 0 or index in (1, STEPS):
-                engine.fetch(values)
-                values = []
-        return time.perf_counter() - start
-    batches, turns = [], []
-    for turn in range(ROUNDS + 1):
-        kinds = [making, steps, epoch] if turn % 2 else [epoch, making, steps]
-        turns.append({kind: kind() for kind in kinds})
-    del turns[0]  # it warms
-    ratios = [turn[epoch] / turn[steps] for turn in turns]
-    return {"framework": framework, "batch_size": batch_size, **dict(zip(("ratio", "least", "largest"), spread(ratios))),
-            **{f"{kind.__name__}_ms": 1e3 * statistics.median(turn[kind] for turn in turns) / STEPS
-                                       for kind in (steps, making)}}
+    engine.step, engine.fetch = timed("steps", engine.step), timed("steps", engine.fetch)
+    batches = plan.epoch
+    plan.epoch = lambda k: iter(timed("making", batches(k).__next__), None)
+    epochs = []
+    for k in range(1 + EPOCHS):
+        passed.update(steps=0.0, making=0.0)
+        epochs.append({"epoch": loop._train_epoch(engine, plan, schedule, 1, args, None)["seconds"], **passed})
+    del epochs[0]  # it warms
+    ratio, least, largest = spread([seconds["epoch"] / seconds["steps"] for seconds in epochs])
+    return {"framework": framework, "batch_size": batch_size, "ratio": ratio, "least": least, "largest": largest,
+            **{f"{part}_ms": 1e3 * spread([seconds[part] for seconds in epochs])[0] / len(plan) for part in passed}}
 
 
 def main() -> None:
@@ -74,7 +69,7 @@ def main() -> None:
                                       capture_output=True, text=True).stdout.splitlines()[-1])
             for size in BATCH_SIZES for framework in FRAMEWORKS]
     write_json(Path(__file__).with_suffix(".json"), {
-        "net": NET, "steps": STEPS, "rounds": ROUNDS, "images": IMAGES, "rows": rows,
+        "net": NET, "epochs": EPOCHS, "images": IMAGES, "rows": rows,
         "environment": environment(("jittor", "torch", "numpy"))})
 
 

@@ -283,8 +283,8 @@ def cpu_pipeline() -> str:
     body = [[str(row["batch_size"]), row["framework"], f"{row['steps_ms']:.1f} ms", f"{row['making_ms']:.2f} ms",
              f"{row['ratio']:.3f} ({row['least']:.3f} to {row['largest']:.3f})"] for row in made["rows"]]
     return table(["images", "framework", "step", "making its batch", "epoch, by its steps"], body) + (
-        f"\n\n`python results/pipeline.py`: `{made['net']}`, {made['steps']} steps on {made['images']:,} images of 32x32, "
-        f"{made['rounds']} rounds, seed 0; {_machine(made['environment'])}.")
+        f"\n\n`python results/pipeline.py`: `{made['net']}`, {made['epochs']} epochs of {made['images']:,} images of 32x32, "
+        f"seed 0; {_machine(made['environment'])}.")
 
 
 def _speeds(data: dict) -> str:

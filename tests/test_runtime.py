@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 # What Jittor and jt_models themselves put into the environment of this process.
-OURS = ("cc_path", "nvcc_path", "use_mpi", "cache_name", "python_config_path")
+OURS = ("cc_path", "nvcc_path", "use_mpi", "cache_name", "python_config_path", "FIX_TORCH_ERROR")
 
 
 def python(*arguments, **environment):
@@ -119,6 +119,15 @@ def test_import_in_one_process_with_torch_and_torchvision():
     assert done.returncode == 0, done.stderr
     assert done.stdout == "6.0\n"
     assert done.stderr.count("jt_models: Jittor on ") == 1
+
+
+def test_the_trainer_starts_without_torch():
+    """Which would take most of its start. Whoever imports `jt_models` has PyTorch first, as Jittor wants it."""
+    for start, imported in (("import train_jittor; train_jittor._start('cpu')", False), ("import jt_models", True)):
+        done = python("-c", f"import sys; {start}; print('torch' in sys.modules)\n"
+                      "import jittor as jt; x = jt.nn.matmul(jt.ones((3, 3)), jt.ones((3, 3))).numpy()\n"
+                      "import torch; print((torch.ones(3, 3) @ torch.tensor(x)).sum().item())")
+        assert done.stdout == f"{imported}\n81.0\n", done.stderr
 
 
 def test_numpy_does_not_warn_of_what_jittors_kernels_change():
