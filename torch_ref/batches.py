@@ -21,7 +21,6 @@ class Batches:
                  layout: torch.memory_format = torch.contiguous_format):
         self.size, self.device, self.layout = size, device, layout
         self.table = self._put(data.table())
-        self.channel = torch.arange(data.in_channels, device=device)[None, :, None, None]
         self.splits = {name: (self._put(split.images), self._put(split.labels).long())
                        for name, split in data.splits.items()}
 
@@ -32,14 +31,15 @@ class Batches:
         """Input float32 [B, C, size, size] and labels int64 [B]; bit by bit as `training.data.apply`,
         unless it enlarges."""
         images, labels = self.splits[split]
-        size = images.shape[-1]
-        index = self._put(batch.indices).long()
-        rows = self._put(batch.rows)[:, None, :, None].long()
-        columns = self._put(batch.columns)[:, None, None, :].long()
+        channels, size = images.shape[1], images.shape[-1]
+        index = self._put(batch.indices)
+        rows, columns = self._put(batch.rows)[:, :, None].long(), self._put(batch.columns)[:, None].long()
         inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        pixels = images[index[:, None, None, None], self.channel,
-                        rows.clamp(0, size - 1), columns.clamp(0, size - 1)]
-        x = self.table[self.channel, (pixels * inside).long()]
+        places = rows.clamp(0, size - 1) * size + columns.clamp(0, size - 1)
+        # By flat places: indexing by several tensors takes three to four times as long.
+        places = places.flatten(1)[:, None].expand(-1, channels, -1)
+        pixels = images.index_select(0, index).flatten(2).gather(2, places) * inside.flatten(1)[:, None]
+        x = self.table.expand(len(index), -1, -1).gather(2, pixels.long()).unflatten(2, (size, size))
         if batch.cut:
             hidden_rows, hidden_columns = map(self._put, batch.cut)
             hidden = hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :]
@@ -49,4 +49,4 @@ class Batches:
         if self.size != size:
             x = torch.nn.functional.interpolate(x, (self.size, self.size), mode="bilinear",
                                                 align_corners=False)
-        return x.contiguous(memory_format=self.layout), labels[index]
+        return x.contiguous(memory_format=self.layout), labels.index_select(0, index)
