@@ -14,14 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from training import loop, options  # noqa: E402
+from training.bench_worker import random_data  # noqa: E402
 from training.benchmark import spread  # noqa: E402
-from training.data import Data, Split  # noqa: E402
 from training.files import write_json  # noqa: E402
 from training.run import environment  # noqa: E402
 
@@ -30,11 +28,7 @@ EPOCHS, IMAGES = 5, 45_000
 
 
 def row(framework: str, batch_size: int) -> dict:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 3, 32, 32), "uint8")
-    split = Split(images, rng.integers(0, 10, IMAGES, "int32"))
-    data = Data("random", split, Split(images[:0], split.labels[:0]), split, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
-                4, True, "random pixels")
+    data = random_data(NET, 32, IMAGES // 2)
     args = options.parse(framework, ["--net", NET, "-b", str(batch_size)])
     engine = importlib.import_module(f"train_{framework}").Engine(args, data)
     plan, schedule = loop.plan_and_schedule(args, data)
@@ -53,19 +47,18 @@ def row(framework: str, batch_size: int) -> dict:
     batches = plan.epoch
     plan.epoch = lambda k: iter(timed("making", batches(k).__next__), None)
     epochs = []
-    for k in range(1 + EPOCHS):
+    for _ in range(1 + EPOCHS):
         passed.update(steps=0.0, making=0.0)
         epochs.append({"epoch": loop._train_epoch(engine, plan, schedule, 1, args, None)["seconds"], **passed})
     del epochs[0]  # it warms
-    carrying = []
-    for batch in plan.epoch(1):
-        start = time.perf_counter()
-        engine.inputs("train", batch)[0].numpy()
-        carrying.append(time.perf_counter() - start)
     ratio, least, largest = spread([seconds["epoch"] / seconds["steps"] for seconds in epochs])
-    return {"framework": framework, "batch_size": batch_size, "ratio": ratio, "least": least, "largest": largest,
-            "carrying_ms": 1e3 * spread(carrying)[0],
-            **{f"{part}_ms": 1e3 * spread([seconds[part] for seconds in epochs])[0] / len(plan) for part in passed}}
+    found = {f"{part}_ms": 1e3 * spread([seconds[part] for seconds in epochs])[0] / len(plan) for part in passed}
+    passed["carrying"] = 0.0
+    carry = timed("carrying", lambda batch: engine.inputs("train", batch)[0].numpy())
+    for batch in plan.epoch(1):
+        carry(batch)
+    return {"framework": framework, "batch_size": batch_size, "ratio": ratio, "least": least, "largest": largest, **found,
+            "carrying_ms": 1e3 * passed["carrying"] / len(plan)}
 
 
 def main() -> None:

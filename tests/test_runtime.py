@@ -122,7 +122,7 @@ def test_import_in_one_process_with_torch_and_torchvision():
 
 
 def test_the_trainer_starts_without_torch():
-    """Which would take most of its start. Whoever imports `jt_models` has PyTorch first, as Jittor wants it."""
+    """Which would take a third of its start. Whoever imports `jt_models` has PyTorch first, as Jittor wants it."""
     for start, imported in (("import train_jittor; train_jittor._start('cpu')", False), ("import jt_models", True)):
         done = python("-c", f"import sys; {start}; print('torch' in sys.modules)\n"
                       "import jittor as jt; x = jt.nn.matmul(jt.ones((3, 3)), jt.ones((3, 3))).numpy()\n"
