@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import nn
 from jittor.nn import Identity, Module, Sequential  # as torch's
 
-from . import batchnorm, cudnn, epilogue, init, kernels, product, winograd
+from . import batchnorm, cudnn, epilogue, folded, init, kernels, product, winograd
 from .arithmetic import constant, spread
 from .bias import Bias
 from .concatenation import Concat
@@ -85,8 +85,9 @@ def stock(net: Module) -> Module:
 class Conv2d(nn.Conv2d):
     """Jittor's convolution, which agrees with torch's up to rounding, with a clear shape error.
 
-    On a CPU it is products of matrices (`product.Product`) with a 1x1 kernel, and where there are few outputs; with
-    a 1x1 kernel and few outputs one product may do for all images; Jittor's oneDNN 2.2 takes up to sixteen times as long.
+    On a CPU it is products of matrices (`product.Product`, `folded.Folded`) with a 1x1 kernel, and where there are few
+    outputs; with a 1x1 kernel and few outputs one product may do for all images; Jittor's oneDNN 2.2 takes up to sixteen
+    times as long.
     With a 3x3 kernel and stride 1 it is `winograd`'s, where that is faster, and a depthwise one has a kernel of our own. On
     a GPU see `convolution`.
 
@@ -123,7 +124,8 @@ class Conv2d(nn.Conv2d):
             depthwise = self.groups == self.in_channels == self.out_channels and x.dtype in ("float32", "float64")
             return Depthwise(self.stride, self.padding) if depthwise else None
         if product.pays(x, self.weight, self.stride, self.padding):
-            return product.Product(self.stride, self.padding)
+            whole_lines = folded.fits(x, self.weight, self.stride, self.padding)
+            return (folded.Folded if whole_lines else product.Product)(self.stride, self.padding)
         if self.kernel_size == (3, 3) and self.stride == (1, 1) and winograd.pays(x, self.weight, self.padding):
             return winograd.Winograd(self.padding[0])
         return None

@@ -29,11 +29,7 @@ _COLUMNS = """
     const bool plain = kh * kw * step_h * step_w == 1 && pad_h + pad_w == 0;  // then an image is one row
     const int64_t height = plain ? 1 : in0_shape2, width = plain ? in0_shape2 * in0_shape3 : in0_shape3;
     const int64_t down = (height + 2 * pad_h - kh) / step_h + 1, across = (width + 2 * pad_w - kw) / step_w + 1;
-    const int64_t size = height * width, pixels = down * across;
-    // The taps of the kernel that meet pixels: of a small image, not all do.
-    const int64_t top = std::max<int64_t>(0, pad_h - (down - 1) * step_h), bottom = std::min(kh, pad_h + height);
-    const int64_t left = std::max<int64_t>(0, pad_w - (across - 1) * step_w), right = std::min(kw, pad_w + width);
-    const int64_t taps = (bottom - top) * (right - left), terms = c * taps;
+    const int64_t size = height * width, pixels = down * across, terms = c * kh * kw;
     const int64_t wanted = kh * kw == 1 && pixels >= data["enough"] ? 16 : COLUMNS, threads = omp_get_max_threads();
     const int64_t most = (wanted + pixels - 1) / pixels;
     const int64_t units = std::max<int64_t>(1, (images + most * threads - 1) / (most * threads)) * threads;
@@ -42,21 +38,12 @@ _COLUMNS = """
     const bool itself = plain && group == 1;
     const int64_t rows = itself || group > 1 ? down : (COLUMNS + across - 1) / across;
 
-    std::vector<float> kept(taps < kh * kw ? k * terms : 0);
-    #pragma omp parallel for if (parallel: kept.size() > 32768)
-    for (int64_t i = 0; i < (int64_t)kept.size() / taps; i++) {
-        float* to = &kept[i * taps];
-        for (int64_t r = top; r < bottom; r++)
-            for (int64_t j = left; j < right; j++) *to++ = in1_p[(i * kh + r) * kw + j];
-    }
-    const float* weights = kept.empty() ? in1_p : kept.data();
-
     // Calls `run` with the outputs of a row of a window, their places in a row of the image, and how many meet it.
     auto each = [=](int64_t first, int64_t count, int64_t start, int64_t stop, auto&& run) {
         int64_t to = 0;
         for (int64_t channel = 0; channel < c; channel++)
-            for (int64_t i = top; i < bottom; i++)
-                for (int64_t j = left - pad_w; j < right - pad_w; j++) {
+            for (int64_t i = 0; i < kh; i++)
+                for (int64_t j = -pad_w; j < kw - pad_w; j++) {
                     const int64_t begin = j < 0 ? (step_w - 1 - j) / step_w : 0;
                     const int64_t end = std::max(begin, std::min(across, (width - j + step_w - 1) / step_w));
                     for (int64_t n = first; n < first + count; n++) {
@@ -98,7 +85,7 @@ _PRODUCT = _COLUMNS + """
                 if (count > 1) outputs.resize(k * all);
                 const int64_t pitch = count > 1 ? all : pixels;
                 float* to = count > 1 ? outputs.data() : y + start * across;
-                dnnl_sgemm('N', 'N', k, all, terms, 1, weights, terms, x, itself ? pixels : all, 0, to, pitch);
+                dnnl_sgemm('N', 'N', k, all, terms, 1, in1_p, terms, x, itself ? pixels : all, 0, to, pitch);
                 for (int64_t i = 0; i < k; i++) after(i, to + i * pitch, all);
                 if (count > 1)
                     for (int64_t n = 0; n < count; n++)
@@ -138,7 +125,7 @@ _PRODUCT_BACKWARD = _COLUMNS + """
                 const float added = !sum.empty();
                 sum.resize(k * terms);
                 dnnl_sgemm('N', 'T', k, terms, all, 1, g, step, x, pitch, added, sum.data(), terms);
-                dnnl_sgemm('T', 'N', terms, all, k, 1, weights, terms, g, step, 0,
+                dnnl_sgemm('T', 'N', terms, all, k, 1, in1_p, terms, g, step, 0,
                            itself ? d + start * across : parts.data(), pitch);
                 if (!itself)
                     each(first, count, start, start + many / across,
@@ -149,15 +136,11 @@ _PRODUCT_BACKWARD = _COLUMNS + """
         }
     }
     #pragma omp parallel for if (parallel: k * terms > 32768)
-    for (int64_t i = 0; i < k * c; i++) {
-        float* w = out1_p + i * kh * kw;
-        std::fill_n(w, kh * kw, 0);
+    for (int64_t i = 0; i < k * terms; i++) {
+        float total = 0;
         for (auto& sum : sums)
-            if (!sum.empty()) {
-                const float* part = &sum[i * taps];
-                for (int64_t r = top; r < bottom; r++)
-                    for (int64_t j = left; j < right; j++) w[r * kw + j] += *part++;
-            }
+            if (!sum.empty()) total += sum[i];
+        out1_p[i] = total;
     }
 """
 # The weight as the left factor, whose product is then transposed.
@@ -231,6 +214,7 @@ class Linear(jt.Function):
 class Product(jt.Function):
     """Convolution of x [N, C, H, W] with weight [K, C, KH, KW] and bias [K] or None, without groups or dilation: float32, on
     a CPU. Products of matrices, for each image or some at a time, by the oneDNN that Jittor has."""
+    forward, backward = _PRODUCT, _PRODUCT_BACKWARD
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
         self.stride, self.padding = stride, padding
@@ -243,11 +227,11 @@ class Product(jt.Function):
 
     def grad(self, g):
         g = like(self.inputs[0], g)
-        return *_code(_PRODUCT_BACKWARD, [v.shape for v in self.inputs], *self.inputs, g, **self._data), \
+        return *_code(self.backward, [v.shape for v in self.inputs], *self.inputs, g, **self._data), \
             *gradients(self.bias, g)
 
     def applied(self, x, weight, after):
         """The convolution with what is `after` it, without gradients."""
         sides = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding)
         with linked(onednn.linker_options()):
-            return after.code([x.shape[0], weight.shape[0], *sides], _PRODUCT, _SGEMM, [x, weight], self._data)
+            return after.code([x.shape[0], weight.shape[0], *sides], self.forward, _SGEMM, [x, weight], self._data)

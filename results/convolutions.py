@@ -16,7 +16,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jt_models.product import Product  # noqa: E402  (imports PyTorch first)
+from jt_models.folded import Folded, fits  # noqa: E402  (imports PyTorch first)
+from jt_models.product import Product  # noqa: E402
 from jt_models.winograd import Winograd  # noqa: E402
 import jittor as jt  # noqa: E402
 import torch  # noqa: E402
@@ -60,13 +61,14 @@ def seconds(work, *arguments) -> float:
 
 def row(kind: str, shape: tuple) -> dict:
     images, fan_in, fan_out, side, kernel, stride, padding = shape
-    own = Winograd(padding[0]) if kind == "filtering" else Product((stride, stride), padding)
-    ways = {"onednn": lambda x, weight: jt.nn.conv2d(x, weight, None, stride, padding), "ours": own}
     normal = np.random.default_rng(0).standard_normal
     down, across = ((side + 2 * p - k) // stride + 1 for p, k in zip(padding, kernel))
     arrays = [normal(s).astype("float32") for s in (
         (images, fan_in, side, side), (fan_out, fan_in, *kernel), (images, fan_out, down, across))]
     x, weight, g = map(jt.array, arrays)
+    by_product = Folded if fits(x, weight, (stride, stride), padding) else Product
+    own = Winograd(padding[0]) if kind == "filtering" else by_product((stride, stride), padding)
+    ways = {"onednn": lambda x, weight: jt.nn.conv2d(x, weight, None, stride, padding), "ours": own}
     measured = {}
     for phase, work in (("forward", forward), ("training", training)):
         taken = {name: [] for name in ways}

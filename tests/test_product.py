@@ -8,6 +8,7 @@ from hypothesis import assume, example, given, settings, strategies as st
 
 import jittor as jt
 from jt_models import layers, product
+from jt_models.folded import Folded, fits
 from jt_models.product import Product
 
 from test_layers import assert_close, image, run_jittor, run_torch
@@ -22,7 +23,7 @@ pairs = st.tuples
        sides=pairs(st.integers(1, 12), st.integers(1, 12)), kernel=pairs(st.integers(1, 7), st.integers(1, 7)),
        stride=pairs(st.integers(1, 3), st.integers(1, 3)), padding=pairs(st.integers(0, 4), st.integers(0, 4)),
        biased=st.booleans())
-@example(images=61, fan_in=3, fan_out=5, sides=(3, 3), kernel=(1, 7), stride=(1, 1), padding=(0, 3), biased=False)  # taps that meet nothing
+@example(images=61, fan_in=3, fan_out=5, sides=(3, 3), kernel=(1, 7), stride=(1, 1), padding=(0, 3), biased=False)  # lines shorter than the kernel
 @example(images=2, fan_in=3, fan_out=4, sides=(40, 40), kernel=(3, 3), stride=(1, 1), padding=(1, 1), biased=True)  # several blocks of rows
 @example(images=2, fan_in=1, fan_out=2, sides=(3, 700), kernel=(3, 3), stride=(2, 2), padding=(1, 1), biased=False)  # a row beyond a block
 @example(images=5, fan_in=4, fan_out=3, sides=(9, 8), kernel=(1, 1), stride=(1, 1), padding=(0, 0), biased=True)  # the image itself
@@ -31,19 +32,56 @@ pairs = st.tuples
 def test_whole_numbers_are_exact(images, fan_in, fan_out, sides, kernel, stride, padding, biased):
     """These have no rounding: what differs is wrong."""
     assume(all(side + 2 * p >= k for side, p, k in zip(sides, padding, kernel)))
+    exact(Product, images, fan_in, fan_out, sides, kernel, stride, padding, biased)
+
+
+def exact(kind, images, fan_in, fan_out, sides, kernel, stride, padding, biased):
     x, weight = whole((images, fan_in, *sides)), whole((fan_out, fan_in, *kernel))
     arrays = [x, weight, *([whole([fan_out])] if biased else [])]
-    for a, b in zip(run_jittor(Product(stride, padding), *arrays, weights=whole),
+    for a, b in zip(run_jittor(kind(stride, padding), *arrays, weights=whole),
                     run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), *arrays, weights=whole)):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("shape, fan_out, kernel, stride, padding", [
-    ((32, 128, 3, 3), 128, (1, 7), (1, 1), (0, 3)), ((8, 128, 8, 8), 256, (3, 3), (2, 2), (1, 1))])
-def test_rounding(shape, fan_out, kernel, stride, padding):
+def meets(line):
+    """Whether every output of a line of so many pixels meets all of these."""
+    side, kernel, stride, padding = line
+    outputs = (side + 2 * padding - kernel) // stride + 1
+    return outputs > 0 and all(0 <= pixel + padding - stride * output < kernel for output in range(outputs) for pixel in range(side))
+
+
+lines = pairs(st.integers(1, 5), st.integers(2, 7), st.integers(1, 3), st.integers(0, 4)).filter(meets)
+untouched = pairs(st.integers(1, 9), st.just(1), st.just(1), st.just(0))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(images=st.integers(1, 9), fan_in=st.integers(1, 6), fan_out=st.integers(1, 6),
+       axes=st.one_of(pairs(lines, lines), pairs(lines, untouched), pairs(untouched, lines)), biased=st.booleans())
+def test_folded_whole_numbers_are_exact(images, fan_in, fan_out, axes, biased):
+    sides, kernel, stride, padding = zip(*axes)
+    assert fits(jt.zeros([1, 1, *sides]), jt.zeros([1, 1, *kernel]), stride, padding)
+    exact(Folded, images, fan_in, fan_out, sides, kernel, stride, padding, biased)
+
+
+@settings(max_examples=200, derandomize=True)
+@given(line=pairs(st.integers(1, 9), st.integers(2, 7), st.integers(1, 3), st.integers(0, 4)), other=untouched)
+def test_what_fits(line, other):
+    assume(line[0] + 2 * line[3] >= line[1])
+    sides, kernel, stride, padding = zip(line, other)
+    assert fits(jt.zeros([1, 1, *sides]), jt.zeros([1, 1, *kernel]), stride, padding) == meets(line)
+
+
+@pytest.mark.parametrize("side, kernel, stride, padding", [(3, 1, 1, 0), (3, 1, 2, 0), (2, 1, 1, 1)])
+def test_a_kernel_of_1x1_does_not_fit(side, kernel, stride, padding):
+    assert not fits(jt.zeros([1, 1, side, side]), jt.zeros([1, 1, kernel, kernel]), (stride, stride), (padding, padding))
+
+
+@pytest.mark.parametrize("kind, shape, fan_out, kernel, stride, padding", [
+    (Folded, (32, 128, 3, 3), 128, (1, 7), (1, 1), (0, 3)), (Product, (8, 128, 8, 8), 256, (3, 3), (2, 2), (1, 1))])
+def test_rounding(kind, shape, fan_out, kernel, stride, padding):
     """oneDNN's direct convolution is off by two to five times as much."""
     x, weight = image(*shape), image(fan_out, shape[1], *kernel, seed=2)
-    assert_close(run_jittor(Product(stride, padding), x, weight),
+    assert_close(run_jittor(kind(stride, padding), x, weight),
                  run_torch(lambda *v: F.conv2d(*v, stride=stride, padding=padding), x, weight), 16)
 
 
@@ -63,6 +101,15 @@ def test_which_convolutions_go_this_way(vector, side, kernel, options, by_produc
     with jt.profile_scope() as report:
         layer(x).sync()
     assert any("dnnl_sgemm" in row[0] for row in report[1:]) == by_product
+
+
+@pytest.mark.parametrize("side, by_lines", [(4, True), (3, True), (1, True), (5, False)])
+def test_which_of_these_are_folded(side, by_lines, monkeypatch):
+    monkeypatch.setattr(product, "vector_bytes", lambda: 32)
+    layer = layers.Conv2d(16, 32, (7, 1), padding=(3, 0), bias=False)
+    with jt.profile_scope() as report:
+        layer(jt.array(image(4, 16, side, 3))).sync()
+    assert any("inner" in row[0] for row in report[1:]) == by_lines
 
 
 @pytest.mark.parametrize("vector, images, side, gradients, by_product", [
