@@ -101,7 +101,8 @@ _SGD_CPU = _SGD_OPTIONS + """
         for (int64_t i = 0; i < count; i++) update<in0_type>(i, p, g, m, q, n, o);
     };
 """
-_LARGE = 1 << 22  # elements of a parameter, from which on memory counts more than a second pass
+# Elements of a parameter, from which on memory counts more than what an operation costs, and more than a second pass.
+_ALONE, _LARGE = 1 << 20, 1 << 22
 _SGD_HALF = _SGD_OPTIONS + """
     #pragma omp parallel for simd
     for (int64_t i = 0; i < in0->num; i++) out0_p[i] = HALF(in0_p[i], in1_p[i], in2_p[i], o);
@@ -150,13 +151,14 @@ class SGD(_Optimizer):
                    "fresh": 1 if first else 1 - dampening, "decay": weight_decay, "nesterov": nesterov}
         data = {name: float(value) for name, value in options.items()}
         # Written in Jittor an update is fourteen operations a parameter, more than a small layer's own. Eight of a kind
-        # share an operation; what is left over goes alone, so that no net has to compile for its own number.
+        # share an operation; what is left over goes alone, so that no net has to compile for its own number. So do larger
+        # ones, of which eight at a time would need memory for as many weights and momentums anew.
         kinds, large = {}, []
         for row in rows:
             if not jt.flags.use_cuda and row[0].numel() >= _LARGE:
                 large.append(row)
             else:
-                kinds.setdefault((row[0].ndim, str(row[0].dtype)), []).append(row)
+                kinds.setdefault((row[0].ndim, str(row[0].dtype), row[0].numel() >= _ALONE), []).append(row)
         if large:
             # Old weights and gradients are kept until new ones take their memory, of which a forward pass would take
             # pieces otherwise: so all but the large gradients is computed first, and not what may be computed with it.
@@ -165,9 +167,9 @@ class SGD(_Optimizer):
             jt.sync(self.kept)
         for row in large:
             self._update_in_turn(*row, data)
-        for kind in kinds.values():
+        for (*_, alone), kind in kinds.items():
             while kind:
-                size = 8 if len(kind) >= 8 else 1
+                size = 8 if len(kind) >= 8 and not alone else 1
                 self._update_together(kind[:size], data)
                 kind = kind[size:]
 
